@@ -1,0 +1,311 @@
+"""A network in an ONNX file: uint8 pictures in, level maps and one global vector a picture out.
+
+In: `(n, H, W, 3)` uint8 RGB. Out: for each level `l` a `(n, C_l, H_l, W_l)` float32 map, finest first, and a `(n, D)`
+float32 global vector. Inference is ONNX Runtime on the CPU.
+
+What a file states about itself stands in its metadata, each value as JSON (`spadework.mean`, `spadework.std`,
+`spadework.strides`, `spadework.channels`, `spadework.global_dim`). What it does not state is found by running one
+picture; a normalisation that is not stated is taken to be ImageNet's, and `Backbone.notes` says so.
+Source of the levels and of the global vector: Cohen and Hoshen 2020, sections 3.1 and 3.4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from spadework import check
+from spadework.errors import BackboneError, InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_GLOBAL = "global"
+# A multiple of 14, 16 and 32, so that every common stride divides it.
+_PROBE_SIZE = 224
+_OFFER = "A backbone takes one float32 input (n, 3, H, W) and offers 4-D level maps; see docs/backbones.md"
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which outputs are the levels (finest first) and the global vector, and what shape they have."""
+
+    levels: tuple[str, ...]
+    global_name: str | None  # None: the mean over the deepest level
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+    global_dim: int
+
+
+class Backbone:
+    """A network that turns pictures into level maps and global vectors.
+
+    Each picture runs alone. The runtime chooses how it splits a convolution by the shape it is given, so only a fixed
+    shape promises the same bytes for a picture whatever stands beside it in a batch; it also keeps the memory of one
+    forward pass. Batches of 8 would save 2 to 3 % of the time (two cores: embedded at 256 x 256 6.9 against 6.7 ms a
+    picture, Wide-ResNet-50-2 at 224 x 224 64 against 63 ms).
+
+    Attributes:
+        name: what `open_backbone` was asked for; goes into every model and every result.
+        path: the ONNX file.
+        hash: SHA-256 of the file's bytes, hexadecimal.
+        strides: pixels of the picture per cell of each level, finest first.
+        channels: `C_l` of each level.
+        global_dim: `D`, length of the global vector.
+        mean, std: normalisation of RGB in 0..1 that the network expects.
+        multiple: heights and widths must be multiples of this (the least common multiple of the strides).
+        fixed_size: the one `(H, W)` that the file takes, or None for any.
+        notes: what had to be assumed about the file, in sentences.
+
+    Raises:
+        BackboneError: the file is missing, empty, not ONNX, or does not offer what a backbone must.
+    """
+
+    def __init__(
+        self, path: Path | str, *, name: str | None = None, threads: int | None = None, sha256: str | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.name = str(path) if name is None else name
+        self.hash = file_hash(self.path) if sha256 is None else sha256
+        self._session = _open_session(self.path, _thread_count(threads))
+        stated: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._input, self.fixed_size = _check_input(self._session, self.path)
+        self.mean, self.std, self.notes = _normalisation(stated, self.path)
+        self._scale, self._shift = _affine(self.mean, self.std)
+        self._layout = self._find_layout(stated)
+        self.strides = self._layout.strides
+        self.channels = self._layout.channels
+        self.global_dim = self._layout.global_dim
+        self.multiple = math.lcm(*self.strides)
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.name!r}, strides={self.strides}, channels={self.channels}, hash={self.hash[:12]!r})"
+
+    def __call__(self, images: NDArray[np.uint8]) -> tuple[list[Float32], Float32]:
+        """Run the network.
+
+        Args:
+            images: `(n, H, W, 3)` uint8 RGB; `H` and `W` multiples of `multiple`; `n` may be 0.
+
+        Returns:
+            The levels, `(n, C_l, H_l, W_l)` float32 each, finest first, and the global vectors `(n, D)` float32.
+
+        Raises:
+            InputError: `images` has another type or shape.
+        """
+        self._check_images(images)
+        count, height, width = images.shape[:3]
+        levels = [
+            np.empty((count, c, height // s, width // s), np.float32)
+            for c, s in zip(self.channels, self.strides, strict=True)
+        ]
+        vectors = np.empty((count, self.global_dim), np.float32)
+        for row, image in enumerate(images):
+            maps, vectors[row] = self._run(image)
+            for level, values in zip(levels, maps, strict=True):
+                level[row] = self._fitting(values, level.shape[1:])
+        return levels, vectors
+
+    def _run(self, image: NDArray[np.uint8]) -> tuple[list[Float32], Float32]:
+        """Levels `(C_l, H_l, W_l)` and the global vector `(D,)` of one picture `(H, W, 3)`."""
+        outputs = self._outputs(image, self._layout.levels, self._layout.global_name)
+        maps = outputs[: len(self._layout.levels)]
+        vector = maps[-1].mean(axis=(1, 2)) if self._layout.global_name is None else outputs[-1]
+        return maps, self._fitting(vector, (self.global_dim,))
+
+    def _outputs(self, image: NDArray[np.uint8], names: tuple[str, ...], last: str | None) -> list[Float32]:
+        values = image.astype(np.float32) * self._scale + self._shift  # (H, W, 3)
+        batch = np.ascontiguousarray(values.transpose(2, 0, 1))[None]  # (1, 3, H, W)
+        wanted = [*names, last] if last is not None else list(names)
+        try:
+            results = self._session.run(wanted, {self._input: batch})
+        except Exception as error:  # the runtime's errors share no base of their own
+            size = f"{image.shape[0]} x {image.shape[1]}"
+            raise BackboneError(f"{self.path}: the network fails on a picture of {size}: {error}") from error
+        return [np.atleast_1d(np.asarray(result, np.float32))[0] for result in results]
+
+    def _fitting(self, values: Float32, shape: tuple[int, ...]) -> Float32:
+        if values.shape != shape:
+            raise BackboneError(
+                f"{self.path}: an output has shape {values.shape} where the file's own strides and channels make "
+                f"it {shape}; correct its spadework.* metadata or remove it"
+            )
+        return values
+
+    def _check_images(self, images: NDArray[np.uint8]) -> None:
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+            came = getattr(images, "dtype", type(images).__name__)
+            raise InputError(f"images must be a uint8 array, not {came}; spadework.images converts pictures")
+        if images.ndim != 4 or images.shape[3] != 3:
+            raise InputError(f"images must have shape (n, H, W, 3), not {images.shape}")
+        height, width = images.shape[1:3]
+        if self.fixed_size is not None and (height, width) != self.fixed_size:
+            fixed = f"{self.fixed_size[0]} x {self.fixed_size[1]}"
+            raise InputError(f"{self.name} takes pictures of {fixed} only, not {height} x {width}: resize them")
+        if min(height, width) < self.multiple or height % self.multiple or width % self.multiple:
+            near = " x ".join(str(max(1, round(side / self.multiple)) * self.multiple) for side in (height, width))
+            raise InputError(
+                f"{self.name} takes heights and widths that are multiples of {self.multiple}, "
+                f"not {height} x {width}: resize to {near}"
+            )
+
+    def _find_layout(self, stated: Mapping[str, str]) -> _Layout:
+        names = [output.name for output in self._session.get_outputs() if output.type == "tensor(float)"]
+        levels = tuple(f"level{i}" for i in range(1, len(names) + 1) if f"level{i}" in names)
+        keys = [f"spadework.{key}" for key in ("strides", "channels", "global_dim")]
+        if not all(key in stated for key in keys) or not levels or _GLOBAL not in names:
+            return self._probe(names, levels)
+        strides, channels = (tuple(_json_numbers(stated, key, self.path)) for key in keys[:2])
+        global_dim = _json_numbers(stated, keys[2], self.path)[0]
+        if not len(levels) == len(strides) == len(channels) or min(strides) < 1:
+            raise BackboneError(
+                f"{self.path}: {len(levels)} levels but spadework.strides {strides} and spadework.channels {channels}; "
+                "correct the metadata or remove it"
+            )
+        return _Layout(levels, _GLOBAL, _integers(strides), _integers(channels), int(global_dim))
+
+    def _probe(self, names: list[str], levels: tuple[str, ...]) -> _Layout:
+        """Run one gray picture and read strides and channels from what comes out."""
+        height, width = self.fixed_size or (_PROBE_SIZE, _PROBE_SIZE)
+        gray = np.full((height, width, 3), 128, np.uint8)
+        found = dict(zip(names, self._outputs(gray, tuple(names), None), strict=True))
+        if not levels:
+            maps = [name for name in names if found[name].ndim == 3 and found[name].shape[1:] != (1, 1)]
+            levels = tuple(sorted(maps, key=lambda name: -found[name].shape[1]))
+        shapes = [found[name].shape for name in levels]
+        if not levels or any(len(shape) != 3 for shape in shapes):
+            seen = ", ".join(f"{name} {(1, *values.shape)}" for name, values in found.items())
+            raise BackboneError(f"{self.path} has no float32 4-D output to take as a level: {seen or 'none'}. {_OFFER}")
+        strides = tuple(self._stride(name, found[name], (height, width)) for name in levels)
+        vector = _global_output(found, self.path)
+        dim = shapes[-1][0] if vector is None else found[vector].shape[0]
+        return _Layout(levels, vector, strides, tuple(shape[0] for shape in shapes), dim)
+
+    def _stride(self, name: str, values: Float32, size: tuple[int, int]) -> int:
+        rows, columns = values.shape[1:]
+        stride = size[0] // rows
+        if (rows * stride, columns * stride) != size:
+            raise BackboneError(
+                f"{self.path}: output {name} has a grid of {rows} x {columns} for a picture of {size[0]} x {size[1]}; "
+                "a level needs one whole stride in both directions (padded convolutions give that)"
+            )
+        return stride
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal. Raises BackboneError for a file that cannot be read or is empty."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise BackboneError(f"{path} is empty: copy or export the file again")
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise BackboneError(f"{path} {reason}; give the path of an ONNX or weights file") from error
+
+
+def _thread_count(threads: int | None) -> int:
+    """The argument, else SPADEWORK_THREADS, else 0, which leaves it to the runtime (one thread a physical core)."""
+    if threads is None:
+        text = os.environ.get("SPADEWORK_THREADS", "").strip()
+        if not text:
+            return 0
+        if not text.isdecimal() or int(text) < 1:
+            raise InputError(f"SPADEWORK_THREADS must be a whole number above 0, not {text!r}; correct or unset it")
+        return int(text)
+    return check.positive_int(threads, "threads")
+
+
+def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong comes back as an exception; nothing is printed beside it
+    # Threads that spin after a forward pass take the cores from the search that follows it: a BLAS product took 66 ms
+    # with spinning and 43 ms without (two cores), against 7.4 instead of 6.8 ms for the forward pass itself.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors share no base of their own
+        raise BackboneError(f"{path} is not an ONNX network that can run here: {error}. {_OFFER}") from error
+
+
+def _check_input(session: onnxruntime.InferenceSession, path: Path) -> tuple[str, tuple[int, int] | None]:
+    """Name of the only input, and its size where the file fixes it."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise BackboneError(f"{path} has {len(inputs)} inputs ({', '.join(i.name for i in inputs)}). {_OFFER}")
+    shape, kind = list(inputs[0].shape), inputs[0].type
+    fits = len(shape) == 4 and kind == "tensor(float)" and _free_or(shape[0], 1) and _free_or(shape[1], 3)
+    if not fits:
+        raise BackboneError(f"{path}: its input {inputs[0].name} is {kind} {shape}. {_OFFER}, n free or 1")
+    height, width = (side if isinstance(side, int) else None for side in shape[2:])
+    if height is None and width is None:
+        return inputs[0].name, None
+    return inputs[0].name, (height or _PROBE_SIZE, width or _PROBE_SIZE)
+
+
+def _free_or(side: int | str | None, value: int) -> bool:
+    return not isinstance(side, int) or side == value
+
+
+def _global_output(found: Mapping[str, Float32], path: Path) -> str | None:
+    """The output named global, else the only 2-D one; None: there is none."""
+    flat = [name for name, values in found.items() if values.ndim == 1]
+    if _GLOBAL in flat:
+        return _GLOBAL
+    if len(flat) > 1:
+        raise BackboneError(f"{path} has several 2-D outputs ({', '.join(flat)}); name the one to use 'global'")
+    return flat[0] if flat else None
+
+
+def _normalisation(
+    stated: Mapping[str, str], path: Path
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
+    """Mean and standard deviation of RGB in 0..1, and what was assumed."""
+    keys = ("spadework.mean", "spadework.std")
+    if not any(key in stated for key in keys):
+        note = f"{path.name} does not state its normalisation: ImageNet's mean and standard deviation are assumed"
+        return IMAGENET_MEAN, IMAGENET_STD, (note,)
+    mean, std = (tuple(map(float, _json_numbers(stated, key, path))) for key in keys)
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise BackboneError(f"{path}: spadework.mean {mean} and spadework.std {std} must be 3 numbers, std above 0")
+    return mean, std, ()
+
+
+def _affine(mean: tuple[float, ...], std: tuple[float, ...]) -> tuple[Float32, Float32]:
+    """`(x / 255 - mean) / std` as `x * scale + shift`, (3,) each."""
+    deviation = np.asarray(std, np.float64)
+    scale = 1.0 / (255.0 * deviation)
+    shift = -np.asarray(mean, np.float64) / deviation
+    return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def _integers(values: tuple[float, ...]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def _json_numbers(stated: Mapping[str, str], key: str, path: Path) -> list[float]:
+    """A metadata value as a list of finite numbers; one number is a list of one."""
+    text = stated.get(key, "null")
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        value = None
+    numbers = value if isinstance(value, list) else [value]
+    good = all(isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n) for n in numbers)
+    if not numbers or not good:
+        raise BackboneError(f"{path}: metadata {key} must be a JSON list of numbers, not {text!r}; correct it")
+    return numbers

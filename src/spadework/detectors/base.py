@@ -1,0 +1,459 @@
+"""The contract of every detector, and all that they share: reading, batching, maps, thresholds, saving.
+
+The constructor only stores. `fit` learns and returns self; `predict` changes nothing; learnt names end in `_`.
+A method implements two hooks, `_learn` and `_judge`; one that can score its own normal images without bias adds `_normal_scores`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from spadework import check
+from spadework.backbones import open_backbone
+from spadework.calibration import Threshold, conformal_threshold
+from spadework.correspondence import Correspondence
+from spadework.errors import ImageError, InputError, ModelError, SpadeworkError
+from spadework.images import Picture, View, gather, load
+from spadework.prediction import Failure, Prediction, Predictions
+from spadework.pyramid import Pyramid
+from spadework.scores import find_regions, smooth_map, to_picture
+from spadework.storage import ModelFolder, draft_path, duplicate, publish
+
+READ_AHEAD = 4  # pictures decoded while the network runs
+Progress = Callable[[str, int, int], None]  # what is done, how many are, how many there are
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture on its way to a detector. image: as it came, (H, W, 3) uint8. view: what is inspected of it. pyramid: its features."""
+
+    name: str
+    image: np.ndarray
+    view: np.ndarray
+    pyramid: Pyramid | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a method says of one picture, before anything is brought to picture size.
+
+    distances: (H, W) on the fine grid, higher is more anomalous; None if the method gives no map.
+    image_score: its own image score; None to take the highest value of the smoothed map.
+    """
+
+    distances: np.ndarray | None
+    image_score: float | None = None
+    correspondence: Correspondence | None = None
+    nearest_images: tuple[tuple[str, float], ...] = ()
+
+
+class Detector(ABC):
+    """Base of all detectors. Subclasses store their settings as attributes of the same names as the constructor's arguments."""
+
+    name: ClassVar[str]
+    needs: ClassVar[str]  # "pyramid" or "pixels"
+    summary: ClassVar[str]
+    source: ClassVar[str]
+    localises: ClassVar[bool] = True
+
+    backbone: str
+    weights: str | os.PathLike[str] | None
+    threads: int | None
+    smoothing: float
+    max_false_alarms: float
+
+    # ---- hooks -------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
+        """Learn from normal pictures, seen once in order; keep in `folder` what is not in its header."""
+
+    @abstractmethod
+    def _judge(self, seen: Seen) -> Judgement:
+        """Say what is wrong with one picture. Must not change the detector."""
+
+    @abstractmethod
+    def _open(self, folder: ModelFolder) -> None:
+        """Take up what `_learn` kept."""
+
+    @abstractmethod
+    def _view(self) -> View:
+        """What the network sees of a picture."""
+
+    @abstractmethod
+    def _check_settings(self) -> None:
+        """Raise InputError for a setting that breaks a rule; called by `fit`."""
+
+    def _pyramid(self, view: np.ndarray) -> Pyramid:
+        raise InputError(f"{self.name} works on pixels and has no pyramid.")
+
+    def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return image scores and map peaks, float64 each, of normal images by methods that were not fitted on them."""
+        return np.empty(0), np.empty(0)
+
+    # ---- settings ----------------------------------------------------------------------------------------------------------
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments as plain values."""
+        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
+        return {name: _plain(getattr(self, name)) for name in names}
+
+    def __repr__(self) -> str:
+        defaults = {key: _plain(p.default) for key, p in inspect.signature(type(self).__init__).parameters.items()}
+        changed = ", ".join(f"{key}={value!r}" for key, value in self.settings().items() if defaults.get(key) != value)
+        return f"{type(self).__name__}({changed})"
+
+    # ---- fit ---------------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        path: str | os.PathLike[str] | None = None,
+        bad_files: str = "raise",
+        progress: Progress | None = None,
+    ) -> Self:
+        """Learn what normal looks like, and set the threshold from the same pictures.
+
+        Args:
+            images: normal pictures: a folder, paths, or arrays (see `spadework.images`); folders and lists may be mixed.
+            path: write the model here as it grows (it appears when complete); None keeps it in a temporary folder until `save`.
+            bad_files: "raise" at the first picture that cannot be read, or "skip" it; `failures_` lists those skipped.
+            progress: called with (what, done, total).
+
+        Raises:
+            InputError: no pictures, a setting that breaks a rule, or a picture that cannot be used.
+            OutputError: the model cannot be written; what was there before is unchanged.
+        """
+        check.one_of(bad_files, "bad_files", {"raise", "skip"})
+        self._check_settings()
+        started = time.perf_counter()
+        pictures = gather(images)
+        folder = ModelFolder.create(self._draft(path), self._header())
+        try:
+            self._fit_into(folder, pictures, bad_files, progress)
+            if path is not None:
+                folder = publish(folder, Path(path))
+        except BaseException:
+            shutil.rmtree(folder.path, ignore_errors=True)  # also on Ctrl-C: nothing half-made is left behind
+            raise
+        self._adopt(folder, temporary=path is None)
+        self.fit_seconds_ = time.perf_counter() - started
+        return self
+
+    def _fit_into(
+        self, folder: ModelFolder, pictures: list[Picture], bad_files: str, progress: Progress | None
+    ) -> None:
+        self.failures_: tuple[Failure, ...] = ()
+        self._open_backbone()
+        self._learn(self._see_all(pictures, bad_files, progress, "reading normal images"), folder)
+        folder.header["backbone"] = self._backbone_identity()
+        folder.commit()
+        self._open(folder)
+        self._calibrate(folder, progress)
+        folder.commit()
+
+    def _draft(self, path: str | os.PathLike[str] | None) -> Path:
+        if path is None:
+            return Path(tempfile.mkdtemp(prefix="spadework-")) / "model.spade"
+        return draft_path(Path(path))
+
+    def _header(self) -> dict[str, Any]:
+        from spadework import __version__
+
+        return {"spadework": __version__, "detector": self.name, "settings": self.settings()}
+
+    def _adopt(self, folder: ModelFolder, *, temporary: bool) -> None:
+        """Make `folder` the fitted state."""
+        self.folder_ = folder
+        self._open(folder)
+        if temporary:
+            weakref.finalize(folder, shutil.rmtree, folder.path.parent, ignore_errors=True)
+
+    def _see_all(self, pictures: list[Picture], bad_files: str, progress: Progress | None, what: str) -> Iterator[Seen]:
+        failures, usable = [], 0
+        for done, item in enumerate(self._see_each(pictures), 1):
+            if isinstance(item, Failure):
+                if bad_files == "raise":
+                    raise item.error
+                failures.append(item)
+            else:
+                usable += 1
+                yield item
+            if progress:
+                progress(what, done, len(pictures))
+        self.failures_ = tuple(failures)
+        if not usable:
+            raise InputError(f"none of the {len(pictures)} pictures can be used; the first: {failures[0].error}")
+
+    def _see_each(self, pictures: list[Picture]) -> Iterator[Seen | Failure]:
+        """Decode ahead in threads (OpenCV and Pillow let go of the interpreter), run the network in order."""
+        view = self._view()
+        names = [picture_name(picture, index) for index, picture in enumerate(pictures)]
+        for name, picture, decoded in zip(names, pictures, _ahead(pictures, names, view), strict=True):
+            try:
+                image, seen = decoded.result()
+                pyramid = self._pyramid(seen) if self.needs == "pyramid" else None
+                yield Seen(name, image, seen, pyramid)
+            except SpadeworkError as error:
+                yield Failure(None if isinstance(picture, np.ndarray) else os.fspath(picture), error)
+
+    # ---- predict -----------------------------------------------------------------------------------------------------------
+
+    def predict(self, images: Picture | Iterable[Picture], *, progress: Progress | None = None) -> Predictions:
+        """Inspect pictures. Changes nothing.
+
+        Args:
+            images: as in `fit`.
+            progress: called with (what, done, total).
+
+        Returns:
+            A sequence of `Prediction`, in the order given; one picture gives a sequence of one, which reads like the prediction.
+
+        Raises:
+            ImageError: a picture cannot be used; `predict_each` goes on past such.
+            ModelError: not fitted.
+        """
+        predictions = []
+        for item in self.predict_each(images, progress=progress):
+            if isinstance(item, Failure):
+                raise item.error
+            predictions.append(item)
+        return Predictions(predictions)
+
+    def predict_each(
+        self, images: Picture | Iterable[Picture], *, progress: Progress | None = None
+    ) -> Iterator[Prediction | Failure]:
+        """Inspect pictures one after another in bounded memory; a bad one gives a `Failure` in its place."""
+        self._check_fitted()
+        pictures = gather(images)
+        self._open_backbone()
+        started = time.perf_counter()
+        for done, (picture, item) in enumerate(zip(pictures, self._see_each(pictures), strict=True), 1):
+            path = None if isinstance(picture, np.ndarray) else os.fspath(picture)
+            if isinstance(item, Failure):
+                yield item
+            else:
+                yield self._predict_one(item, path, started)
+            started = time.perf_counter()
+            if progress:
+                progress("inspecting", done, len(pictures))
+
+    def _predict_one(self, seen: Seen, path: str | None, started: float) -> Prediction:
+        judged = self._judge(seen)
+        score, small = self._scores(judged)
+        score_map = None if small is None else to_picture(small, self._view(), seen.image.shape)
+        threshold, map_threshold = self.threshold_.value, self.map_threshold_.value
+        return Prediction(
+            score=score,
+            is_anomalous=None if threshold is None else score > threshold,
+            score_map=score_map,
+            regions=() if score_map is None else find_regions(score_map, map_threshold),
+            path=path,
+            size=(seen.image.shape[0], seen.image.shape[1]),
+            threshold=threshold,
+            map_threshold=map_threshold,
+            nearest_images=judged.nearest_images,
+            seconds=time.perf_counter() - started,
+            view_map=small,
+            correspondence=judged.correspondence,
+            view=self._view(),
+        )
+
+    def _scores(self, judged: Judgement) -> tuple[float, np.ndarray | None]:
+        """Return the image score and the smoothed map of the view."""
+        if judged.distances is None:
+            if judged.image_score is None:
+                raise ModelError(f"{self.name} gave neither a map nor a score.")
+            return judged.image_score, None
+        small = smooth_map(judged.distances, self._view().size, sigma=self.smoothing)
+        return (float(small.max()) if judged.image_score is None else judged.image_score), small
+
+    # ---- thresholds --------------------------------------------------------------------------------------------------------
+
+    def _calibrate(self, folder: ModelFolder, progress: Progress | None) -> None:
+        scores, peaks = self._normal_scores(progress)
+        folder.replace("normal_scores", scores.astype(np.float64))
+        folder.replace("normal_peaks", peaks.astype(np.float64))
+        folder.header["calibration"] = {"max_false_alarms": float(self.max_false_alarms)}
+
+    @property
+    def normal_scores_(self) -> np.ndarray:
+        """Image scores of normal images, each left out in turn: float64 (n,). Raw; thresholds are made from them."""
+        return np.array(self._check_fitted().read("normal_scores"))
+
+    @property
+    def threshold_(self) -> Threshold:
+        """The image threshold and what it promises."""
+        return conformal_threshold(self.normal_scores_, self._rate())
+
+    @property
+    def map_threshold_(self) -> Threshold:
+        """The map threshold: at most the same rate of normal images have any region above it."""
+        return conformal_threshold(np.array(self._check_fitted().read("normal_peaks")), self._rate())
+
+    def _rate(self) -> float:
+        return float(self._check_fitted().header["calibration"]["max_false_alarms"])
+
+    def set_max_false_alarms(self, rate: float) -> Self:
+        """Move the threshold to another rate of false alarms; nothing is fitted again. A model on disk keeps it.
+
+        Raises:
+            InputError: not between 0 and 1.
+        """
+        rate = check.share(rate, "max_false_alarms")
+        folder = self._check_fitted()
+        with folder.writing():
+            folder.header["calibration"]["max_false_alarms"] = rate
+            folder.commit()
+        return self
+
+    def recalibrate(self, *, progress: Progress | None = None) -> Self:
+        """Score the normal images against each other again, e.g. after many were appended."""
+        folder = self._check_fitted()
+        with folder.writing():
+            rate = self._rate()
+            self._calibrate(folder, progress)
+            folder.header["calibration"]["max_false_alarms"] = rate
+            folder.commit()
+        return self
+
+    # ---- save and load -----------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model to a folder, by custom NAME.spade; one that stands there is replaced in one step.
+
+        Raises:
+            OutputError: no room, no permission, or something else of that name; what was there before is unchanged.
+        """
+        source, target = self._check_fitted(), Path(path)
+        if target.exists() and target.resolve() == source.path.resolve():
+            return target  # it lives there already
+        draft = draft_path(target)
+        try:
+            publish(duplicate(source, draft), target)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return target
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        backbone: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        threads: int | None = None,
+    ) -> Self:
+        """Open a saved model. `append` and `set_max_false_alarms` then write to this folder.
+
+        Args:
+            path: the model's folder.
+            backbone: where its network lies now, if not where it lay at `fit`; it must be the same network.
+            weights: likewise.
+            threads: of the network; None for the default.
+
+        Raises:
+            ModelError: no model, damaged, of a newer version, of another detector, or of another backbone.
+        """
+        folder = ModelFolder.open(path)
+        if folder.header.get("detector") != cls.name:
+            raise ModelError(f"{path}: was made by detector {folder.header.get('detector')!r}, not {cls.name!r}.")
+        known = inspect.signature(cls.__init__).parameters
+        settings = {key: value for key, value in folder.header["settings"].items() if key in known}
+        settings["threads"] = threads
+        if backbone is not None:
+            settings["backbone"] = backbone
+        if weights is not None:
+            settings["weights"] = os.fspath(weights)
+        detector = cls(**settings)
+        detector._adopt(folder, temporary=False)
+        detector.failures_ = ()
+        return detector
+
+    def verify(self) -> None:
+        """Read the whole model and check every checksum. Raises ModelError at the first damage."""
+        self._check_fitted()
+
+    def model_hash(self) -> str:
+        """Return 16 hexadecimal digits that change with anything that changes an answer."""
+        header = self._check_fitted().header
+        arrays = {key: [entry["rows"], entry["crc32"]] for key, entry in sorted(header["arrays"].items())}
+        content = [header["detector"], header["settings"], header["backbone"], header["calibration"], arrays]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    # ---- the network -------------------------------------------------------------------------------------------------------
+
+    def _open_backbone(self) -> None:
+        if self.needs != "pyramid" or getattr(self, "backbone_", None) is not None:
+            return
+        weights = None if self.weights is None else Path(self.weights)
+        backbone = open_backbone(self.backbone, weights=weights, threads=self.threads)
+        folder: ModelFolder | None = getattr(self, "folder_", None)
+        if folder is not None and folder.header["backbone"]["hash"] != backbone.hash:
+            made, found = folder.header["backbone"], backbone.hash[:12]
+            raise ModelError(
+                f"{folder.path}: was made with backbone {made['name']} ({made['hash'][:12]}), "
+                f"but {backbone.name} is now {found}. Pass the same network, or fit again."
+            )
+        self.backbone_ = backbone
+
+    def _backbone_identity(self) -> dict[str, Any] | None:
+        if self.needs != "pyramid":
+            return None
+        return {"name": self.backbone_.name, "hash": self.backbone_.hash}
+
+    def _check_fitted(self) -> ModelFolder:
+        folder: ModelFolder | None = getattr(self, "folder_", None)
+        if folder is None:
+            raise ModelError(f"this {type(self).__name__} is not fitted: call fit(normal_images) or load(path) first.")
+        return folder
+
+
+def picture_name(picture: Picture, index: int) -> str:
+    """Return what messages and explanations call a picture."""
+    return f"array {index}" if isinstance(picture, np.ndarray) else os.fspath(picture)
+
+
+def _ahead(pictures: list[Picture], names: list[str], view: View) -> Iterator[Future[tuple[np.ndarray, np.ndarray]]]:
+    def decode(picture: Picture, name: str) -> tuple[np.ndarray, np.ndarray]:
+        image = load(picture, name=name)
+        try:
+            return image, view.see(image)
+        except (ValueError, ArithmeticError) as error:
+            raise ImageError(f"{name}: cannot be brought to the network's size: {error}") from error
+
+    with ThreadPoolExecutor(2, thread_name_prefix="spadework-read") as pool:
+        waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+        try:
+            for picture, name in zip(pictures, names, strict=True):
+                waiting.append(pool.submit(decode, picture, name))
+                if len(waiting) > READ_AHEAD:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,353 @@
+"""SPADE: sub-image anomaly detection with deep pyramid correspondences.
+
+In: normal pictures. Out, for a new one: the nearest normal images, for each place the nearest normal descriptor, its distance as a map.
+Letters as in `spadework.pyramid`; `K` nearest images.
+Source: Cohen and Hoshen 2020, arXiv:2005.02357, section 3. `Spade.paper()` is its configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from spadework import check
+from spadework.calibration import choose_images
+from spadework.correspondence import MATCHINGS, correspond
+from spadework.detectors.base import Detector, Judgement, Progress, Seen
+from spadework.errors import InputError
+from spadework.gallery import STORAGE_TYPES, Gallery
+from spadework.images import Picture, View, gather
+from spadework.kernels import KERNELS
+from spadework.prediction import Prediction, Predictions
+from spadework.pyramid import UPSAMPLINGS, Pyramid, build
+from spadework.storage import ModelFolder
+
+IMAGE_SCORES = frozenset({"map", "nearest-images"})
+MAPS_FOR_PEAKS = 20  # where the image score needs no map, this many maps are searched to set the map threshold
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a place of a picture found its match.
+
+    y, x: the place asked for, in the picture's pixels. box: (y0, x0, y1, x1) around it in the picture.
+    image: index of the matched normal image. name: its name. normal_box: the matched place in the normal original's pixels.
+    normal_patch: uint8 (h, w, 3), that place cut from the kept thumbnail. distance: squared, of the two descriptors.
+    """
+
+    y: int
+    x: int
+    box: tuple[int, int, int, int]
+    image: int
+    name: str
+    normal_box: tuple[int, int, int, int]
+    normal_patch: np.ndarray
+    distance: float
+
+
+class Spade(Detector):
+    """SPADE. The defaults are for daily use: embedded backbone, whole picture, image score from the map.
+
+    Args:
+        backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
+        weights: a local weights file for "timm:" and "torchvision:".
+        image_size: what pictures are resized to: one side or (height, width), multiples of 32.
+        crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side, as in the paper.
+        levels: which levels to use, counted from 1 at the finest; None for all.
+        grid_stride: stride of the fine grid in pixels of the view. 4 is the paper's; 8 searches 16 times fewer pairs.
+        pooling: average each feature over a neighbourhood of this many positions of its own grid; 1 for none, as in the paper.
+        pyramid: "concatenate" searches the levels jointly, "ensemble" each on its own.
+        upsampling: how coarser levels reach the fine grid, "bilinear" or "nearest".
+        image_k: nearest images in the image score "nearest-images".
+        gallery_k: nearest images whose descriptors are searched.
+        kappa: nearest descriptors whose mean squared distance is the score of a place.
+        image_score: "map", the highest value of the smoothed map, or "nearest-images", the mean squared distance to the
+            `image_k` nearest global vectors.
+        smoothing: sigma of the Gaussian on the map, in pixels of the view.
+        max_false_alarms: the share of normal pictures that may be called anomalous.
+        calibration_images: at most this many normal images are left out in turn to set the threshold; 0 for no threshold.
+        storage: "float32", or "float16" for half the room.
+        kernel: "auto", "blocked" or "reference".
+        threads: of the network; None for the environment's SPADEWORK_THREADS or all cores.
+        seed: of the draw of calibration images.
+
+    Example:
+        >>> from spadework import Spade  # doctest: +SKIP
+        >>> Spade().fit("good/").predict("new.png").is_anomalous  # doctest: +SKIP
+        True
+    """
+
+    name: ClassVar[str] = "spade"
+    needs: ClassVar[str] = "pyramid"
+    summary: ClassVar[str] = (
+        "nearest descriptors of a feature pyramid among the nearest normal images; map, image score, explanation"
+    )
+    source: ClassVar[str] = "Cohen and Hoshen 2020, arXiv:2005.02357"
+
+    def __init__(
+        self,
+        backbone: str = "embedded",
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        image_size: int | Sequence[int] = 256,
+        crop: int | Sequence[int] | None = None,
+        levels: Sequence[int] | None = None,
+        grid_stride: int = 8,
+        pooling: int = 1,
+        pyramid: str = "concatenate",
+        upsampling: str = "bilinear",
+        image_k: int = 50,
+        gallery_k: int = 50,
+        kappa: int = 1,
+        image_score: str = "map",
+        smoothing: float = 4.0,
+        max_false_alarms: float = 0.01,
+        calibration_images: int = 100,
+        storage: str = "float32",
+        kernel: str = "auto",
+        threads: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.image_size = image_size
+        self.crop = crop
+        self.levels = levels
+        self.grid_stride = grid_stride
+        self.pooling = pooling
+        self.pyramid = pyramid
+        self.upsampling = upsampling
+        self.image_k = image_k
+        self.gallery_k = gallery_k
+        self.kappa = kappa
+        self.image_score = image_score
+        self.smoothing = smoothing
+        self.max_false_alarms = max_false_alarms
+        self.calibration_images = calibration_images
+        self.storage = storage
+        self.kernel = kernel
+        self.threads = threads
+        self.seed = seed
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        """Return the paper's configuration: Wide-ResNet-50-2 with torchvision's V1 weights, resize 256, centre crop 224, grids
+        56, 28 and 14, both K = 50, kappa = 1, image score from the nearest images, sigma 4. `changes` replace single settings."""
+        settings: dict[str, Any] = {
+            "backbone": "timm:wide_resnet50_2.tv_in1k",
+            "image_size": 256,
+            "crop": 224,
+            "grid_stride": 4,
+            "image_score": "nearest-images",
+        }
+        return cls(**{**settings, **changes})
+
+    def _check_settings(self) -> None:
+        for name in ("image_k", "gallery_k", "kappa", "grid_stride", "pooling"):
+            check.positive_int(getattr(self, name), name)
+        if self.pooling % 2 == 0:
+            raise InputError(f"pooling must be odd, so that a neighbourhood has a centre, not {self.pooling}.")
+        for name, choices in (
+            ("pyramid", MATCHINGS),
+            ("upsampling", UPSAMPLINGS),
+            ("image_score", IMAGE_SCORES),
+            ("storage", STORAGE_TYPES.keys()),
+            ("kernel", {"auto", *KERNELS}),
+        ):
+            check.one_of(getattr(self, name), name, choices)
+        check.not_negative(self.smoothing, "smoothing")
+        check.share(self.max_false_alarms, "max_false_alarms")
+        check.not_negative(self.calibration_images, "calibration_images")
+        view = self._view()
+        if self.crop is not None and (view.resize[0] < min(view.size) or len(view.resize) != 1):
+            raise InputError(
+                f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
+            )
+
+    def _view(self) -> View:
+        size = check.size(self.image_size, "image_size")
+        if self.crop is None:
+            return View(size)
+        crop = check.size(self.crop, "crop")
+        return View((size[0],) if size[0] == size[1] else size, crop)
+
+    # ---- learning ----------------------------------------------------------------------------------------------------------
+
+    def _pyramid(self, view: np.ndarray) -> Pyramid:
+        maps, vectors = self.backbone_(view[None])
+        strides = list(self.backbone_.strides)
+        chosen = self._levels(len(maps))
+        kept = [strides[index] for index in chosen]
+        grid = next((place for place, stride in enumerate(kept) if stride >= self.grid_stride), len(kept) - 1)
+        return build([maps[index][0] for index in chosen], vectors[0], grid_level=grid, pooling=self.pooling)
+
+    def _levels(self, available: int) -> list[int]:
+        if self.levels is None:
+            return list(range(available))
+        chosen = sorted({check.positive_int(level, "levels") - 1 for level in self.levels})
+        if not chosen or chosen[-1] >= available:
+            raise InputError(f"levels must be among 1 to {available} for {self.backbone}, not {list(self.levels)}.")
+        return chosen
+
+    def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
+        gallery: Gallery | None = None
+        for seen in normal:
+            assert seen.pyramid is not None  # needs == "pyramid"
+            if gallery is None:
+                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage)
+            gallery.append(seen.pyramid, name=seen.name, image=seen.image)
+
+    def _open(self, folder: ModelFolder) -> None:
+        self.gallery_ = Gallery(folder)
+
+    def append(
+        self, images: Picture | Iterable[Picture], *, bad_files: str = "raise", progress: Progress | None = None
+    ) -> Self:
+        """Add normal pictures in the time of their forward passes. Scores then equal those of a fresh fit on the union.
+
+        Thresholds stay where they are: more normal images lower scores, so the promise still holds; `recalibrate` sharpens it.
+        A model on disk is changed at once, completely or not at all.
+
+        Args:
+            images: as in `fit`.
+            bad_files: as in `fit`; with "raise" nothing is added if any picture cannot be used.
+            progress: called with (what, done, total).
+        """
+        check.one_of(bad_files, "bad_files", {"raise", "skip"})
+        folder = self._check_fitted()
+        pictures = gather(images)
+        self._open_backbone()
+        with folder.writing():
+            for seen in self._see_all(pictures, bad_files, progress, "appending"):
+                assert seen.pyramid is not None  # needs == "pyramid"
+                self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image)
+            folder.commit()
+        self.gallery_.refresh()
+        return self
+
+    # ---- judging -----------------------------------------------------------------------------------------------------------
+
+    def _judge(self, seen: Seen) -> Judgement:
+        assert seen.pyramid is not None  # needs == "pyramid"
+        return self._judge_pyramid(seen.pyramid)
+
+    def _judge_pyramid(self, pyramid: Pyramid, *, exclude: int | None = None) -> Judgement:
+        images, distances = self._retrieve(pyramid.global_vector, exclude)
+        found = correspond(
+            pyramid.levels,
+            self.gallery_,
+            images[: self.gallery_k],
+            kappa=self.kappa,
+            pyramid=self.pyramid,
+            upsampling=self.upsampling,
+            kernel=self.kernel,
+        )
+        names = [self.gallery_.entries[index].name for index in images[:5]]
+        nearest = tuple(zip(names, (float(d) for d in distances), strict=False))
+        return Judgement(found.distances, self._image_score(distances), found, nearest)
+
+    def _retrieve(self, vector: np.ndarray, exclude: int | None) -> tuple[np.ndarray, np.ndarray]:
+        return self.gallery_.nearest_images(vector, max(self.image_k, self.gallery_k), exclude=exclude)
+
+    def _image_score(self, distances: np.ndarray) -> float | None:
+        return float(distances[: self.image_k].mean()) if self.image_score == "nearest-images" else None
+
+    def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
+        """Each image against all the others, from what the gallery holds of it: no forward pass."""
+        gallery = self.gallery_
+        if len(gallery) < 2 or self.calibration_images == 0:
+            return np.empty(0), np.empty(0)
+        chosen = choose_images(len(gallery), int(self.calibration_images), self.seed)
+        scores: list[float] = []
+        peaks: list[float] = []
+        for done, index in enumerate(chosen, 1):
+            vector = gallery.globals[index]
+            own = self._image_score(self._retrieve(vector, int(index))[1])
+            if own is None or len(peaks) < MAPS_FOR_PEAKS:
+                judged = self._judge_pyramid(Pyramid(gallery.levels(int(index)), vector), exclude=int(index))
+                own, small = self._scores(judged)
+                peaks.append(float(np.max(small)) if small is not None else 0.0)
+            scores.append(own)
+            if progress:
+                progress("setting the threshold", done, len(chosen))
+        return np.array(scores), np.array(peaks)
+
+    def verify(self) -> None:
+        """Read the whole model and check every checksum. Raises ModelError at the first damage."""
+        super().verify()
+        self.gallery_.verify()
+
+    # ---- explaining --------------------------------------------------------------------------------------------------------
+
+    def explain(self, prediction: Prediction | Predictions, y: int, x: int, *, patch: int = 48) -> Explanation:
+        """Show the normal place that a place of a picture was compared with.
+
+        Args:
+            prediction: of this model.
+            y, x: the place, in the picture's pixels.
+            patch: side of the boxes and patches, in pixels of the network's view.
+
+        Raises:
+            InputError: the place lies outside the picture or its inspected part, or the prediction has no correspondence.
+        """
+        one = prediction.only if isinstance(prediction, Predictions) else prediction
+        found, view = one.correspondence, one.view
+        if found is None or view is None:
+            raise InputError("this prediction holds no correspondence: predict the picture again with this model.")
+        box = view.box(one.size)
+        gy, gx = _grid_place(y, x, one.size, box, found.distances.shape)
+        height, width = found.images.shape  # the finest level's grid, also in an ensemble
+        gy, gx = gy * height // found.distances.shape[0], gx * width // found.distances.shape[1]
+        image, place = int(found.images[gy, gx]), int(found.positions[gy, gx])
+        entry = self.gallery_.entries[image]
+        normal_box = _patch_box(place // width, place % width, (height, width), view, entry.size, patch)
+        return Explanation(
+            y=y,
+            x=x,
+            box=_patch_box(gy, gx, (height, width), view, one.size, patch),
+            image=image,
+            name=entry.name,
+            normal_box=normal_box,
+            normal_patch=_cut(self.gallery_.thumbnail(image), normal_box, entry.size),
+            distance=float(found.nearest[gy, gx]),
+        )
+
+
+def _grid_place(
+    y: int, x: int, size: tuple[int, int], box: tuple[float, float, float, float], grid: tuple[int, ...]
+) -> tuple[int, int]:
+    """The cell of the fine grid that holds a pixel of the picture."""
+    if not (0 <= y < size[0] and 0 <= x < size[1]):
+        raise InputError(f"({y}, {x}) lies outside the picture of {size[0]} x {size[1]} pixels (height x width).")
+    gy = int((y + 0.5 - box[0]) / (box[2] - box[0]) * grid[0] // 1)
+    gx = int((x + 0.5 - box[1]) / (box[3] - box[1]) * grid[1] // 1)
+    if not (0 <= gy < grid[0] and 0 <= gx < grid[1]):
+        inspected = tuple(round(v) for v in box)
+        raise InputError(
+            f"({y}, {x}) lies outside the inspected part {inspected} (y0, x0, y1, x1): it was cropped away."
+        )
+    return gy, gx
+
+
+def _patch_box(
+    gy: int, gx: int, grid: tuple[int, int], view: View, size: tuple[int, int], patch: int
+) -> tuple[int, int, int, int]:
+    """A box of `patch` view pixels around a cell's centre, in the picture's pixels, shifted to lie within it."""
+    y0, x0, y1, x1 = view.box(size)
+    sy, sx = (y1 - y0) / view.size[0], (x1 - x0) / view.size[1]  # picture pixels a view pixel
+    tall, wide = min(size[0], max(1, round(patch * sy))), min(size[1], max(1, round(patch * sx)))
+    top = round(y0 + (gy + 0.5) / grid[0] * (y1 - y0) - tall / 2)
+    left = round(x0 + (gx + 0.5) / grid[1] * (x1 - x0) - wide / 2)
+    top, left = min(max(top, 0), size[0] - tall), min(max(left, 0), size[1] - wide)
+    return top, left, top + tall, left + wide
+
+
+def _cut(thumbnail: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """The part of a thumbnail that a box of its original covers."""
+    sy, sx = thumbnail.shape[0] / size[0], thumbnail.shape[1] / size[1]
+    y0, x0 = int(box[0] * sy), int(box[1] * sx)
+    return thumbnail[y0 : max(y0 + 1, round(box[2] * sy)), x0 : max(x0 + 1, round(box[3] * sx))].copy()

@@ -1,0 +1,54 @@
+"""The error tree. Every message names the thing, the rule, the value that came, and what to do next.
+
+SpadeworkError
+├── InputError (ValueError)          an argument or a picture breaks a rule
+│   ├── ImageError                   one picture cannot be used; `path` says which
+│   └── DatasetError                 a folder is not a data set of a known layout
+├── ModelError                       a model file is damaged, newer, or made for something else
+├── BackboneError                    a network's weights are missing or do not fit
+├── OutputError (OSError)            a result cannot be written
+└── MissingExtraError (ImportError)  an optional part is not installed
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class SpadeworkError(Exception):
+    """Base of every error that a caller can cause; its text is complete without a traceback."""
+
+
+class InputError(SpadeworkError, ValueError):
+    """An argument breaks a rule."""
+
+
+class ImageError(InputError):
+    """One picture cannot be used. `path` is the file, or None for an array."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class DatasetError(InputError):
+    """A folder is not a data set of a known layout, or its parts do not fit together."""
+
+
+class ModelError(SpadeworkError):
+    """A model on disk is damaged, of a newer version, or made for another detector or backbone."""
+
+
+class BackboneError(SpadeworkError):
+    """A network cannot be found, loaded or exported."""
+
+
+class OutputError(SpadeworkError, OSError):
+    """A result cannot be written: no room, no permission, or something else is in the way."""
+
+
+class MissingExtraError(SpadeworkError, ImportError):
+    """An optional dependency is missing. The message holds the exact install line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra {extra!r}: install it with  pip install 'spadework[{extra}]'")

@@ -1,0 +1,296 @@
+"""Run a fitted detector over a test set and measure it: one row of numbers, curves to draw, cases worth a look.
+
+In: a detector, a category of a data set. Out: `Evaluation`. Maps are taken up by the measures one at a time and let go.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spadework import check
+from spadework.datasets import Category, Sample
+from spadework.detectors.base import Detector, Progress
+from spadework.errors import SpadeworkError
+from spadework.images import read_image, shrink
+from spadework.metrics import Curve, Measures, PixelAccumulator, image_measures
+from spadework.prediction import Failure, Prediction
+
+PICTURE_SIDE = 480  # longer side of the pictures that a case keeps
+CASES = 4  # of each kind
+PATCHES = 3  # matched patches a case shows
+RESOLUTIONS = frozenset({"original", "view"})
+MEASURES = ("image_auroc", "pixel_auroc", "pro", "image_ap", "pixel_ap", "image_f1", "pixel_f1")
+
+
+@dataclass(frozen=True)
+class MatchedPatch:
+    """A suspicious place beside the normal place it was compared with.
+
+    box: (y0, x0, y1, x1) in the case's `picture`. picture_patch, normal_patch: uint8 (h, w, 3).
+    """
+
+    region: int
+    box: tuple[int, int, int, int]
+    picture_patch: np.ndarray
+    normal_patch: np.ndarray
+    normal_name: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test picture worth a look; `picture`, `score_map` and `mask` share one size, the longer side at most PICTURE_SIDE.
+
+    why: "missed", "false alarm", "doubtful" (nearest the threshold) or "worst" (highest score).
+    """
+
+    path: str
+    kind: str
+    is_anomalous: bool
+    score: float
+    verdict: bool | None
+    picture: np.ndarray
+    score_map: np.ndarray | None
+    mask: np.ndarray | None
+    matches: tuple[MatchedPatch, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a test showed. `row` holds the numbers (null where undefined, with the reason under "reasons"); the rest is for drawing."""
+
+    row: dict[str, Any]
+    image_scores: np.ndarray
+    image_labels: np.ndarray
+    kinds: tuple[str, ...]
+    paths: tuple[str, ...]
+    threshold: float | None
+    max_false_alarms: float | None
+    promised_false_alarms: float | None
+    map_threshold: float | None
+    image_roc: Curve | None
+    pixel_roc: Curve | None
+    pro_curve: Curve | None
+    cases: tuple[Case, ...]
+
+
+def evaluate(
+    detector: Detector,
+    category: Category,
+    *,
+    pro_limit: float = 0.3,
+    resolution: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Inspect a category's test pictures and measure the answers. Nothing is fitted on them.
+
+    Args:
+        detector: fitted.
+        category: of `open_dataset(root).categories`.
+        pro_limit: false-positive rate up to which PRO is integrated.
+        resolution: "original" compares maps and masks at the picture's size; "view" at the network's, as the paper does. None takes
+            "view" for a detector that crops, else "original".
+        progress: called with (what, done, total).
+
+    Raises:
+        InputError: a test picture or mask cannot be used; a measure of part of a test set would mislead.
+    """
+    cropped = detector._view().crop is not None
+    resolution = check.one_of(resolution or ("view" if cropped else "original"), "resolution", RESOLUTIONS)
+    pixels, picked = PixelAccumulator(), _Picker(detector.threshold_.value)
+    scores, seconds = [], 0.0
+    has_maps, has_masks = False, True
+    started = time.perf_counter()
+    samples = category.test
+    for sample, found in zip(samples, detector.predict_each([s.path for s in samples], progress=progress), strict=True):
+        if isinstance(found, Failure):
+            raise found.error
+        seconds += time.perf_counter() - started
+        scores.append(found.score)
+        mask = sample.read_mask(found.size)
+        has_masks &= mask is not None
+        score_map = found.score_map if resolution == "original" else found.view_map
+        if score_map is not None and has_masks and mask is not None:
+            has_maps = True
+            pixels.add(score_map, mask if resolution == "original" else detector._view().see_mask(mask))
+        picked.add(sample, found)
+        started = time.perf_counter()
+    labels = np.array([sample.is_anomalous for sample in samples], bool)
+    image = image_measures(np.array(scores, np.float64), labels)
+    pixel = pixels.result(limit=pro_limit) if has_maps and has_masks else None
+    why_none = "the detector gives no map" if has_masks else "the data set has no masks for its anomalous pictures"
+    return Evaluation(
+        row=_row(detector, category, image, pixel, why_none)
+        | {
+            "pro_limit": pro_limit,
+            "resolution": resolution,
+            "predict_seconds_per_image": round(seconds / max(1, len(samples)), 4),
+        },
+        image_scores=np.array(scores, np.float64),
+        image_labels=labels,
+        kinds=tuple(sample.kind for sample in samples),
+        paths=tuple(os.fspath(sample.path) for sample in samples),
+        threshold=detector.threshold_.value,
+        max_false_alarms=detector.threshold_.asked,
+        promised_false_alarms=detector.threshold_.promised,
+        map_threshold=detector.map_threshold_.value,
+        image_roc=image.roc,
+        pixel_roc=pixel.roc if pixel else None,
+        pro_curve=pixel.pro_curve if pixel else None,
+        cases=tuple(_case(detector, why, sample, found) for why, sample, found in picked.chosen()),
+    )
+
+
+def _row(
+    detector: Detector, category: Category, image: Measures, pixel: Measures | None, why_none: str
+) -> dict[str, Any]:
+    from spadework import __version__
+
+    reasons = {f"image_{key}": why for key, why in image.reasons.items() if key in {"auroc", "ap", "f1"}}
+    if pixel is None:
+        reasons |= dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1", "pro"), why_none)
+    else:
+        reasons |= {("pro" if key == "pro" else f"pixel_{key}"): why for key, why in pixel.reasons.items()}
+    backbone = detector.folder_.header["backbone"]
+    return {
+        "dataset": category.dataset,
+        "category": category.name,
+        "detector": detector.name,
+        "backbone": backbone["name"] if backbone else None,
+        "settings": detector.settings(),
+        "n_train": len(category.train),
+        "n_test": len(category.test),
+        "image_auroc": image.auroc,
+        "pixel_auroc": pixel.auroc if pixel else None,
+        "pro": pixel.pro if pixel else None,
+        "image_ap": image.ap,
+        "pixel_ap": pixel.ap if pixel else None,
+        "image_f1": image.f1,
+        "pixel_f1": pixel.f1 if pixel else None,
+        "fit_seconds": _rounded(getattr(detector, "fit_seconds_", None)),
+        "predict_seconds_per_image": None,
+        "peak_memory_mb": peak_memory_mb(),
+        "model_hash": detector.model_hash(),
+        "backbone_hash": backbone["hash"] if backbone else None,
+        "spadework": __version__,
+        "reasons": reasons,
+    }
+
+
+def failed_row(category: Category, detector: str, settings: dict[str, Any], error: SpadeworkError) -> dict[str, Any]:
+    """Return a row of nulls for a run that ended with an error; "error" says why."""
+    from spadework import __version__
+
+    known = {"dataset": category.dataset, "category": category.name, "detector": detector, "settings": settings}
+    empty = dict.fromkeys(("backbone", *MEASURES, "fit_seconds", "predict_seconds_per_image", "peak_memory_mb"))
+    counts = {"n_train": len(category.train), "n_test": len(category.test), "spadework": __version__}
+    return known | counts | empty | {"error": str(error), "reasons": dict.fromkeys(empty, str(error))}
+
+
+def peak_memory_mb() -> float:
+    """Highest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+class _Picker:
+    """Keeps the few predictions worth a look while the many go by."""
+
+    def __init__(self, threshold: float | None) -> None:
+        self.threshold = threshold
+        self.kept: dict[str, list[tuple[float, int, Sample, Prediction]]] = {}
+        self.count = 0
+
+    def add(self, sample: Sample, found: Prediction) -> None:
+        self.count += 1
+        self._keep("worst", -found.score, sample, found)
+        if self.threshold is None:
+            return
+        self._keep("doubtful", abs(found.score - self.threshold), sample, found)
+        if sample.is_anomalous and not found.is_anomalous:
+            self._keep("missed", found.score, sample, found)
+        if found.is_anomalous and not sample.is_anomalous:
+            self._keep("false alarm", -found.score, sample, found)
+
+    def _keep(self, why: str, rank: float, sample: Sample, found: Prediction) -> None:
+        kept = self.kept.setdefault(why, [])
+        kept.append((rank, self.count, sample, found))
+        kept.sort(key=lambda item: item[:2])
+        del kept[CASES:]
+
+    def chosen(self) -> list[tuple[str, Sample, Prediction]]:
+        """Each picture once, under its most telling reason."""
+        taken, out = set(), []
+        for why in ("missed", "false alarm", "doubtful", "worst"):
+            for _, number, sample, found in self.kept.get(why, []):
+                if number not in taken:
+                    taken.add(number)
+                    out.append((why, sample, found))
+        return out
+
+
+def _case(detector: Detector, why: str, sample: Sample, found: Prediction) -> Case:
+    original = read_image(sample.path)
+    picture = shrink(original, PICTURE_SIDE)
+    mask = sample.read_mask(found.size)
+    return Case(
+        path=os.fspath(sample.path),
+        kind=sample.kind,
+        is_anomalous=sample.is_anomalous,
+        score=found.score,
+        verdict=found.is_anomalous,
+        picture=picture,
+        score_map=None if found.score_map is None else _to_size(found.score_map, picture.shape),
+        mask=None if mask is None else _to_size(mask.astype(np.float32), picture.shape) >= 0.5,
+        matches=matched_patches(detector, found, original, picture.shape),
+        why=why,
+    )
+
+
+def _to_size(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    import cv2
+
+    return np.asarray(cv2.resize(array, (shape[1], shape[0]), interpolation=cv2.INTER_AREA))
+
+
+def matched_patches(
+    detector: Detector, found: Prediction, original: np.ndarray, shape: Sequence[int], *, limit: int = PATCHES
+) -> tuple[MatchedPatch, ...]:
+    """Return the normal places that the highest regions were matched with; without a region, the map's highest place.
+
+    Args:
+        detector: that made `found`.
+        found: the prediction.
+        original: its picture, uint8 (H, W, 3).
+        shape: (height, width) of the picture whose pixels the boxes shall be in.
+        limit: at most so many.
+    """
+    explain = getattr(detector, "explain", None)
+    if explain is None or found.score_map is None:
+        return ()
+    peaks = [region.peak for region in found.regions[:limit]]
+    if not peaks:
+        top = np.unravel_index(int(np.nanargmax(found.score_map)), found.score_map.shape)
+        peaks = [(int(top[0]), int(top[1]))]
+    sy, sx = shape[0] / original.shape[0], shape[1] / original.shape[1]
+    out = []
+    for region, (y, x) in enumerate(peaks):
+        match = explain(found, y, x)
+        y0, x0, y1, x1 = match.box
+        box = (int(y0 * sy), int(x0 * sx), round(y1 * sy), round(x1 * sx))
+        patch = original[y0:y1, x0:x1].copy()
+        out.append(MatchedPatch(region, box, patch, match.normal_patch, match.name, match.distance))
+    return tuple(out)

@@ -1,0 +1,203 @@
+"""The memory of normal images: append, retrieve, read, forget nothing.
+
+In: pyramids with a name and the picture they came from. Out: the nearest images of a global vector, and descriptors of chosen images.
+Kept in a model folder (storage.py), `N` images:
+    pyramids          (N, length) float32 or float16: each image's level maps, flat, finest first, channels last
+    pyramid_checks    (N,) uint32: CRC-32 of each row of `pyramids`, checked when the row is first read
+    globals           (N, D) float32: global vectors
+    thumbnails        (bytes,) uint8: JPEG pictures one after another
+    entries           (bytes,) uint8: one JSON line an image: name, size [H, W], thumbnail [start, end, CRC-32], sha256 of the pixels
+Only the global vectors and the entries are held in memory. Rows of `pyramids` are mapped while they are used and let go, so memory does
+not grow with N, nor with the number of inspections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spadework.errors import ModelError
+from spadework.images import shrink
+from spadework.pyramid import Geometry, Pyramid, descriptors
+from spadework.storage import ModelFolder
+
+STORAGE_TYPES = {"float32": "<f4", "float16": "<f2"}
+FLOAT16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a normal image besides its features."""
+
+    name: str
+    size: tuple[int, int]  # (H, W) in pixels of the original
+    thumbnail: tuple[int, int, int]  # start, end, CRC-32
+    sha256: str
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Entry:
+        """Read one line of `entries`."""
+        data = json.loads(line)
+        height, width = data["size"]
+        start, end, check = data["thumbnail"]
+        return cls(data["name"], (height, width), (start, end, check), data["sha256"])
+
+
+class Gallery:
+    """The normal images of a fitted model, in its folder."""
+
+    def __init__(self, folder: ModelFolder) -> None:
+        self.folder = folder
+        stored = folder.header["gallery"]
+        self.geometry = Geometry(tuple((h, w, c) for h, w, c in stored["shapes"]))
+        self.thumbnail_side = int(stored["thumbnail_side"])
+        self._load()
+
+    @classmethod
+    def create(
+        cls, folder: ModelFolder, first: Pyramid, *, storage: str = "float32", thumbnail_side: int = 320
+    ) -> Gallery:
+        """Lay out an empty gallery for pyramids shaped like `first`."""
+        shapes = [list(level.shape) for level in first.levels]
+        folder.header["gallery"] = {"shapes": shapes, "thumbnail_side": thumbnail_side}
+        geometry = Geometry(tuple((h, w, c) for h, w, c in shapes))
+        folder.add_array("pyramids", STORAGE_TYPES[storage], (geometry.length,), checked=False)
+        folder.add_array("pyramid_checks", "<u4", ())
+        folder.add_array("globals", "<f4", first.global_vector.shape)
+        folder.add_array("thumbnails", "|u1", (), checked=False)
+        folder.add_array("entries", "|u1", ())
+        return cls(folder)
+
+    def _load(self) -> None:
+        self.globals = np.array(self.folder.read("globals"))
+        self._checks = np.array(self.folder.read("pyramid_checks"))
+        self.entries = [Entry.from_json(line) for line in self.folder.read("entries").tobytes().splitlines()]
+        self._checked = np.zeros(len(self._checks), bool)
+        counts = {self.folder.rows("pyramids"), len(self.globals), len(self._checks), len(self.entries)}
+        if len(counts) != 1:
+            raise ModelError(
+                f"{self.folder.path}: its arrays count different numbers of images {sorted(counts)}. Fit again."
+            )
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def append(self, pyramid: Pyramid, *, name: str, image: np.ndarray) -> None:
+        """Add one image; it counts when the folder is next committed (then call `refresh`).
+
+        Args:
+            pyramid: its features, of the gallery's shapes.
+            name: what explanations call it.
+            image: the picture, uint8 (H, W, 3) RGB; a thumbnail of it is kept.
+        """
+        entry_type = self.folder.header["arrays"]["pyramids"]["dtype"]
+        record = self._as_stored(self.geometry.pack(pyramid.levels), np.dtype(entry_type), name)
+        thumbnail = _encode(shrink(image, self.thumbnail_side))
+        start = self.folder.rows("thumbnails")
+        entry = {
+            "name": name,
+            "size": list(image.shape[:2]),
+            "thumbnail": [start, start + len(thumbnail), zlib.crc32(thumbnail.tobytes())],
+            "sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+        }
+        line = np.frombuffer(json.dumps(entry).encode() + b"\n", np.uint8)
+        self.folder.append("pyramids", record[None])
+        self.folder.append("pyramid_checks", np.array([zlib.crc32(record.tobytes())], np.uint32))
+        self.folder.append("globals", pyramid.global_vector[None])
+        self.folder.append("thumbnails", thumbnail)
+        self.folder.append("entries", line)
+
+    def _as_stored(self, record: np.ndarray, dtype: np.dtype[np.generic], name: str) -> np.ndarray:
+        if dtype.itemsize == 2 and float(np.abs(record).max()) > FLOAT16_MAX:
+            raise ModelError(
+                f"{name}: its features exceed float16's range ({FLOAT16_MAX:g}). Fit with storage='float32'."
+            )
+        return record.astype(dtype)
+
+    def refresh(self) -> None:
+        """Take up what was appended and committed."""
+        self._load()
+
+    def nearest_images(
+        self, global_vector: np.ndarray, k: int, *, exclude: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the `k` images whose global vectors lie nearest, all if there are fewer.
+
+        Args:
+            global_vector: float32 (D,).
+            exclude: an image to leave out, for leave-one-out scores.
+
+        Returns:
+            Indices int64 (k,) and squared Euclidean distances float64 (k,), nearest first, ties to the lower index.
+
+        Source: Cohen and Hoshen 2020, section 3.2.
+        """
+        distances = _squared_distances(self.globals, global_vector)
+        if exclude is not None:
+            distances[exclude] = np.inf
+        k = min(k, len(distances) - (exclude is not None))
+        if k < len(distances):
+            bound = np.partition(distances, k - 1)[k - 1] if k else -np.inf
+            chosen = np.flatnonzero(distances <= bound)  # all ties at the bound, so that the lower index wins below
+        else:
+            chosen = np.arange(len(distances))
+        order = chosen[np.lexsort((chosen, distances[chosen]))][:k]
+        return order, distances[order]
+
+    def levels(self, image: int) -> tuple[np.ndarray, ...]:
+        """Return one image's level maps as stored, mapped; checked against damage at the first reading.
+
+        Raises:
+            ModelError: the row is damaged.
+        """
+        record = self.folder.read("pyramids", image, image + 1)[0]
+        if not self._checked[image]:
+            if zlib.crc32(record) != self._checks[image]:
+                where = f"{self.folder.path}: the features of image {image} ({self.entries[image].name})"
+                raise ModelError(f"{where} are damaged (checksum differs). Restore the model or fit again.")
+            self._checked[image] = True
+        return self.geometry.unpack(record)
+
+    def descriptors(self, images: Sequence[int], *, upsampling: str) -> np.ndarray:
+        """Return the joint descriptors of these images, one after another: float32 (len(images) * H * W, C)."""
+        height, width = self.geometry.grid
+        out = np.empty((len(images), height * width, self.geometry.channels), np.float32)
+        for place, image in enumerate(images):
+            out[place] = descriptors(self.levels(image), upsampling=upsampling)
+        return out.reshape(-1, self.geometry.channels)
+
+    def thumbnail(self, image: int) -> np.ndarray:
+        """Return the kept picture of a normal image, uint8 (h, w, 3) RGB, its longer side at most `thumbnail_side`."""
+        start, end, check = self.entries[image].thumbnail
+        data = np.array(self.folder.read("thumbnails", start, end))
+        if zlib.crc32(data.tobytes()) != check:
+            raise ModelError(f"{self.folder.path}: the thumbnail of image {image} is damaged (checksum differs).")
+        return np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
+
+    def verify(self) -> None:
+        """Read everything and check every checksum. Raises ModelError at the first damage."""
+        self._checked[:] = False
+        for image in range(len(self)):
+            self.levels(image)
+            self.thumbnail(image)
+
+
+def _encode(image: np.ndarray) -> np.ndarray:
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return data.reshape(-1)
+
+
+def _squared_distances(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """float64 from the differences, in blocks: a copy in float64 of all rows would double the memory."""
+    out = np.empty(len(rows), np.float64)
+    step = max(1, 1_000_000 // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        difference = rows[start : start + step].astype(np.float64) - vector
+        out[start : start + step] = np.einsum("ij,ij->i", difference, difference)
+    return out

@@ -1,0 +1,285 @@
+"""Pictures in: files and arrays to uint8 RGB; the network's view of a picture, and the way back.
+
+In: paths (or folders of them) and arrays: (H, W) gray, (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16, bool, or float in 0..1.
+Out: uint8 (H, W, 3) RGB, C-contiguous, as the picture is meant to be seen (EXIF orientation honoured).
+
+Pillow decodes, because it refuses what is truncated (OpenCV fills the missing part with gray and says nothing), tells size and
+frames before a pixel is decoded, and knows CMYK and palettes. OpenCV decodes what has 16 bits, which Pillow cuts to 8, and resizes.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from spadework.errors import ImageError, InputError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 200_000_000  # 600 MB as RGB; a larger picture is refused before it is decoded
+
+Picture = str | os.PathLike[str] | np.ndarray
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a picture as uint8 (H, W, 3) RGB, in the orientation in which it is meant to be seen.
+
+    16-bit pictures are scaled (65535 becomes 255), transparency is laid over black, CMYK and palettes are converted.
+
+    Raises:
+        ImageError: the file is missing, unreadable, no picture, truncated, animated or larger than MAX_PIXELS.
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
+            warnings.simplefilter("ignore", UserWarning)  # a broken EXIF block is no reason to refuse a picture
+            return _read(path)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: {_why_not_a_picture(path)}", path) from error
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read as a picture: {error.strerror or error}.", path) from error
+    except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError, cv2.error, MemoryError) as error:
+        raise ImageError(f"{path}: cannot be read as a picture: {error}.", path) from error
+
+
+def _read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            rule = f"pictures may have up to {MAX_PIXELS // 10**6} million pixels. Cut it into parts or scale it down"
+            raise ImageError(f"{path}: has {width} x {height} pixels; {rule}.", path)
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
+            raise ImageError(f"{path}: holds {frames} frames; save the one to inspect as a picture.", path)
+        if _has_16_bits(picture):
+            picture.load()  # strict about truncation; the pixels come from OpenCV
+            return _read_16_bits(path)
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+        if "A" in upright.getbands() or "transparency" in upright.info:
+            ground = Image.new("RGBA", upright.size, (0, 0, 0, 255))
+            upright = Image.alpha_composite(ground, upright.convert("RGBA"))
+        return np.asarray(upright.convert("RGB"))
+
+
+def _has_16_bits(picture: Image.Image) -> bool:
+    if picture.mode in {"I", "F"} or picture.mode.startswith("I;16"):
+        return True
+    bits = getattr(picture, "tag_v2", {}).get(258, (8,)) if picture.format == "TIFF" else (8,)
+    tiles = getattr(picture, "tile", ())
+    raw = tiles[0][3] if tiles else ""  # Pillow's raw mode names 16 bits, e.g. RGB;16B
+    raw = raw[0] if isinstance(raw, tuple) else raw
+    return max(bits) > 8 or ";16" in str(raw)
+
+
+def _read_16_bits(path: Path) -> np.ndarray:
+    data = np.fromfile(path, np.uint8)
+    array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if array is None:
+        raise ImageError(f"{path}: its pixel format is not supported. Save it as PNG, TIFF or JPEG.", path)
+    if array.ndim == 3:
+        array = cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA if array.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    try:
+        return as_rgb(array, name=str(path))
+    except ImageError as error:
+        raise ImageError(str(error), path) from error
+
+
+def _why_not_a_picture(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return "is empty (0 bytes)."
+    return f"is not a picture in a known format, whatever its name says ({', '.join(sorted(IMAGE_SUFFIXES))})."
+
+
+def as_rgb(array: np.ndarray, *, name: str = "image") -> np.ndarray:
+    """Return an array as uint8 (H, W, 3) RGB; the input is never changed.
+
+    Args:
+        array: (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16 (65535 is white), bool, or float in 0..1.
+        name: what messages call it.
+
+    Raises:
+        ImageError: another shape or type, no pixels, NaN, or floats outside 0..1.
+    """
+    if not isinstance(array, np.ndarray):
+        raise ImageError(f"{name} must be a path or a NumPy array, not {type(array).__name__}.")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"{name} must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not {array.shape}.")
+    if array.size == 0:
+        raise ImageError(f"{name} has no pixels: its shape is {array.shape}.")
+    pixels = _as_uint8(array, name)
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return np.ascontiguousarray(np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2))
+    if pixels.shape[2] == 4:  # over black
+        alpha = pixels[..., 3:].astype(np.uint16)
+        return ((pixels[..., :3] * alpha + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def _as_uint8(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind != "f":
+        raise ImageError(f"{name} must be uint8, uint16, bool or float in 0..1, not {array.dtype}.")
+    if not np.isfinite(array).all():
+        raise ImageError(f"{name} holds NaN or infinite values. Replace them before inspection.")
+    low, high = float(array.min()), float(array.max())
+    if low < 0.0 or high > 1.0:
+        raise ImageError(
+            f"{name} is float and must lie in 0..1, but runs from {low:g} to {high:g}. Scale it or pass uint8."
+        )
+    return np.rint(array * 255.0).astype(np.uint8)
+
+
+def find_images(path: str | os.PathLike[str]) -> list[Path]:
+    """List the pictures of a folder and its subfolders by exact suffix, sorted; a file stands for itself.
+
+    Hidden files and folders are left out, and so are Spadework's own models.
+
+    Raises:
+        InputError: the path does not exist, cannot be read, or holds no picture.
+    """
+    root = Path(path)
+    try:
+        if root.is_file():
+            return [root]
+        found = sorted(_walk(root))
+    except OSError as error:
+        raise InputError(f"{root}: cannot be listed: {error.strerror}. Check the path and its permissions.") from error
+    if not found:
+        raise InputError(
+            f"{root}: no pictures found. Looked for {', '.join(sorted(IMAGE_SUFFIXES))} in it and below it."
+        )
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if not entry.name.endswith(".spade"):
+                    yield from _walk(Path(entry.path))
+            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                yield Path(entry.path)
+
+
+def gather(images: Picture | Iterable[Picture]) -> list[Picture]:
+    """List what a caller passed as images: a folder becomes its pictures; a path or an array stays one; lists are flattened once.
+
+    An (N, H, W, 3) or (N, H, W, 4) array is N images.
+
+    Raises:
+        InputError: nothing at all was passed, or something that is neither a path nor an array.
+    """
+    if isinstance(images, np.ndarray):
+        several = images.ndim == 4
+        return list(images) if several else [images]
+    if isinstance(images, (str, os.PathLike)):
+        return list(find_images(images))
+    if not isinstance(images, Iterable):
+        raise InputError(f"images must be paths, folders or arrays, not {type(images).__name__}.")
+    found: list[Picture] = []
+    for item in images:
+        found.extend(find_images(item) if isinstance(item, (str, os.PathLike)) else [item])
+    if not found:
+        raise InputError("images is empty: pass at least one picture, path or folder.")
+    return found
+
+
+def load(picture: Picture, *, name: str = "image") -> np.ndarray:
+    """Return one picture, whatever it came as, as uint8 (H, W, 3) RGB."""
+    return as_rgb(picture, name=name) if isinstance(picture, np.ndarray) else read_image(picture)
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network sees of a picture: the whole, resized to `resize`, then cut to its centre `crop`.
+
+    resize: (height, width) in pixels, or one int in a 1-tuple for "the shorter side, aspect kept" as the paper's protocol has it.
+    crop: (height, width), or None for all of it.
+    """
+
+    resize: tuple[int, ...]
+    crop: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of what the network sees."""
+        return self.crop if self.crop is not None else (self.resize[0], self.resize[-1])
+
+    def resized(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the size of a picture of `shape` after resizing, before the crop."""
+        if len(self.resize) == 2:
+            return self.resize[0], self.resize[1]
+        height, width = shape[:2]
+        side = self.resize[0]
+        if height <= width:
+            return side, max(side, int(side * width / height))
+        return max(side, int(side * height / width)), side
+
+    def box(self, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+        """Return the part of a picture of `shape` that is seen: (y0, x0, y1, x1) in its own pixels."""
+        height, width = self.resized(shape)
+        top, left = self._corner(height, width)
+        sy, sx = shape[0] / height, shape[1] / width
+        return top * sy, left * sx, (top + self.size[0]) * sy, (left + self.size[1]) * sx
+
+    def see(self, image: np.ndarray) -> np.ndarray:
+        """Return what the network sees: uint8 (h, w, 3). Area averaging when shrinking (no aliasing), bilinear when growing."""
+        height, width = self.resized(image.shape)
+        return self._cut(_resize(image, height, width))
+
+    def see_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Return a (H, W) mask through the same view, by nearest neighbour: bool (h, w)."""
+        height, width = self.resized(mask.shape)
+        return self._cut(cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)) > 0
+
+    def back(self, seen: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Bring a float32 (h, w) map of the view to the picture's own (H, W); NaN where nothing was inspected."""
+        height, width = self.resized(shape)
+        if seen.shape == (height, width):
+            whole = seen
+        else:
+            whole = np.full((height, width), np.nan, np.float32)
+            top, left = self._corner(height, width)
+            whole[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+        if whole.shape == tuple(shape[:2]):
+            return whole.astype(np.float32, copy=False)
+        return np.asarray(cv2.resize(whole, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
+
+    def _corner(self, height: int, width: int) -> tuple[int, int]:
+        return round((height - self.size[0]) / 2), round((width - self.size[1]) / 2)
+
+    def _cut(self, image: np.ndarray) -> np.ndarray:
+        top, left = self._corner(*image.shape[:2])
+        return np.ascontiguousarray(image[top : top + self.size[0], left : left + self.size[1]])
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height < image.shape[0] or width < image.shape[1]
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
+
+
+def shrink(image: np.ndarray, longest: int) -> np.ndarray:
+    """Return the picture with its longer side at most `longest` pixels, aspect kept."""
+    scale = longest / max(image.shape[:2])
+    if scale >= 1.0:
+        return image
+    return _resize(image, max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))

@@ -1,0 +1,60 @@
+"""Nearest descriptors: one question, several kernels of one signature.
+
+    kernel(queries, gallery, *, kappa) -> Nearest
+
+queries float32 (Q, C), gallery float32 (G, C), 1 <= kappa <= G. The answer holds, for each query, its `kappa` nearest rows of the
+gallery by squared Euclidean distance, nearest first, ties to the lower index. Validation is the caller's work (correspondence.py).
+
+`reference` is the oracle: plain float64 loops over the definition. `blocked` is BLAS with a rigorous margin and a float64 check of
+whatever lies within it. A compiled kernel takes its place here, in KERNELS, before `blocked`, behind its own `is_usable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from spadework.check import one_of
+
+
+class Nearest(NamedTuple):
+    """Distances float64 (Q, kappa), ascending, and indices int64 (Q, kappa) into the gallery's rows."""
+
+    distances: np.ndarray
+    indices: np.ndarray
+
+
+class Kernel(Protocol):
+    """What every kernel is."""
+
+    def __call__(self, queries: np.ndarray, gallery: np.ndarray, *, kappa: int) -> Nearest:
+        """Search; see the package docstring."""
+
+
+# Fastest first; the first usable one is the default.
+KERNELS = {"blocked": "spadework.kernels.blocked", "reference": "spadework.kernels.reference"}
+
+
+def get_kernel(name: str = "auto") -> Kernel:
+    """Return a kernel by name; "auto" is the fastest that is usable here."""
+    if name == "auto":
+        name = next(key for key, module in KERNELS.items() if import_module(module).is_usable())
+    module = import_module(KERNELS[one_of(name, "kernel", KERNELS)])
+    nearest: Callable[..., Nearest] = module.nearest
+    return nearest
+
+
+def merge(best: Nearest | None, new: Nearest, *, kappa: int) -> Nearest:
+    """Keep the `kappa` nearest of two answers whose indices are already global; ties to the lower index.
+
+    One merge serves memory blocks, shards and machines: it is associative and does not depend on the order of the blocks.
+    """
+    if best is None:
+        return new
+    distances = np.concatenate([best.distances, new.distances], axis=1)
+    indices = np.concatenate([best.indices, new.indices], axis=1)
+    order = np.lexsort((indices, distances), axis=1)[:, :kappa]
+    return Nearest(np.take_along_axis(distances, order, 1), np.take_along_axis(indices, order, 1))

@@ -1,0 +1,166 @@
+"""The pyramid of an image: level maps and a global vector, and the descriptors of its fine grid.
+
+In: what a backbone returns for one image: level maps float32 (C_l, H_l, W_l), finest first, and a global vector float32 (D,).
+Out: `Pyramid`, and `descriptors`: float32 (H * W, C), one row for each position of the fine grid in reading order.
+Letters: `L` levels, `C_l` channels, `H_l x W_l` the grid of level l, `H x W` the fine grid, `C = sum C_l`, `D` of the global vector.
+
+Levels finer than the fine grid are averaged down to it when the pyramid is made; coarser ones are kept as they are (a fifth of
+the room) and brought up only where descriptors are needed.
+Source: Cohen and Hoshen 2020, section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from spadework.errors import InputError
+
+UPSAMPLINGS = frozenset({"bilinear", "nearest"})
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """One image's features.
+
+    levels: float32 (H_l, W_l, C_l) each, channels last, the fine grid first.
+    global_vector: float32 (D,).
+    """
+
+    levels: tuple[np.ndarray, ...]
+    global_vector: np.ndarray
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) of the fine grid."""
+        return self.levels[0].shape[0], self.levels[0].shape[1]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shapes of a pyramid's levels, (H_l, W_l, C_l) each, as a gallery holds them: flat, one record an image."""
+
+    shapes: tuple[tuple[int, int, int], ...]
+
+    @property
+    def length(self) -> int:
+        """Numbers in one record."""
+        return sum(h * w * c for h, w, c in self.shapes)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) of the fine grid."""
+        return self.shapes[0][:2]
+
+    @property
+    def channels(self) -> int:
+        """C, the length of a joint descriptor."""
+        return sum(shape[2] for shape in self.shapes)
+
+    def pack(self, levels: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the levels as one flat record."""
+        found = tuple(level.shape for level in levels)
+        if found != self.shapes:
+            raise InputError(
+                f"these level maps have shapes {found}, the gallery holds {self.shapes}: refit with one size."
+            )
+        return np.concatenate([level.reshape(-1) for level in levels])
+
+    def unpack(self, record: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return a record's levels, (H_l, W_l, C_l) each, without copying."""
+        levels, start = [], 0
+        for shape in self.shapes:
+            end = start + shape[0] * shape[1] * shape[2]
+            levels.append(record[start:end].reshape(shape))
+            start = end
+        return tuple(levels)
+
+
+def build(levels: Sequence[np.ndarray], global_vector: np.ndarray, *, grid_level: int = 0, pooling: int = 1) -> Pyramid:
+    """Make a pyramid from a network's output for one image.
+
+    Args:
+        levels: float32 (C_l, H_l, W_l), finest first.
+        global_vector: float32 (D,).
+        grid_level: which level's grid is the fine grid; finer levels are averaged down to it.
+        pooling: side, in positions of each level's own grid, of the neighbourhood each feature is averaged over; 1 is none.
+    """
+    maps = [pool(np.ascontiguousarray(level.transpose(1, 2, 0)), pooling) for level in levels]  # (H_l, W_l, C_l)
+    height, width = maps[grid_level].shape[:2]
+    maps = [_average_down(level, height, width) if level.shape[0] > height else level for level in maps]
+    return Pyramid(tuple(maps), global_vector)
+
+
+def descriptors(levels: Sequence[np.ndarray], *, upsampling: str = "bilinear") -> np.ndarray:
+    """Return the joint descriptors of every fine position: float32 (H * W, C), reading order, levels side by side.
+
+    Bilinear upsampling samples at pixel centres (`align_corners=False`) and repeats the border, as PyTorch's `interpolate` does.
+    """
+    height, width = levels[0].shape[:2]
+    out = np.empty((height, width, sum(level.shape[2] for level in levels)), np.float32)
+    start = 0
+    for level in levels:
+        out[..., start : start + level.shape[2]] = upsample(level, height, width, upsampling=upsampling)
+        start += level.shape[2]
+    return out.reshape(height * width, -1)
+
+
+def upsample(level: np.ndarray, height: int, width: int, *, upsampling: str = "bilinear") -> np.ndarray:
+    """Bring (h, w, C) to (height, width, C), float32."""
+    level = level.astype(np.float32, copy=False)
+    if level.shape[:2] == (height, width):
+        return level
+    rows, columns = _weights(level.shape[0], height, upsampling), _weights(level.shape[1], width, upsampling)
+    tall = np.tensordot(rows, level, axes=(1, 0))  # (height, w, C)
+    return np.ascontiguousarray(np.matmul(columns, tall))  # (height, width, C)
+
+
+@lru_cache(maxsize=64)
+def _weights(size: int, target: int, upsampling: str) -> np.ndarray:
+    """Interpolation as a (target, size) float32 matrix; its rows sum to 1."""
+    weights = np.zeros((target, size), np.float64)
+    index = np.arange(target)
+    if upsampling == "nearest":
+        weights[index, index * size // target] = 1.0
+    else:
+        place = np.clip((index + 0.5) * size / target - 0.5, 0, size - 1)
+        low = np.floor(place).astype(int)
+        high = np.minimum(low + 1, size - 1)
+        np.add.at(weights, (index, low), 1.0 - (place - low))
+        np.add.at(weights, (index, high), place - low)
+    weights = weights.astype(np.float32)
+    weights.setflags(write=False)  # cached: shared by every caller
+    return weights
+
+
+def _average_down(level: np.ndarray, height: int, width: int) -> np.ndarray:
+    h, w, channels = level.shape
+    if h % height or w % width:
+        raise InputError(
+            f"a level of {h} x {w} cannot be averaged to a grid of {height} x {width}: choose another image size."
+        )
+    cells = level.reshape(height, h // height, width, w // width, channels)
+    return np.asarray(cells.mean(axis=(1, 3), dtype=np.float32))
+
+
+def pool(level: np.ndarray, side: int) -> np.ndarray:
+    """Average each position of (H, W, C) with its neighbours in a `side` x `side` window; at the border with those there are."""
+    if side == 1:
+        return level
+    if side % 2 == 0 or side < 1:
+        raise InputError(f"pooling must be odd and at least 1, not {side}.")
+    height, width = level.shape[:2]
+    rows, columns = _band(height, side), _band(width, side)
+    return np.ascontiguousarray(np.matmul(columns, np.tensordot(rows, level, axes=(1, 0))))
+
+
+@lru_cache(maxsize=64)
+def _band(size: int, side: int) -> np.ndarray:
+    distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
+    band = (distance <= side // 2).astype(np.float32)
+    band /= band.sum(axis=1, keepdims=True)
+    band.setflags(write=False)
+    return band

@@ -1,0 +1,68 @@
+"""Distances on the fine grid -> map at picture size -> regions and image score. The only place that upsamples and blurs maps.
+
+Letters: `H x W` the fine grid, `h x w` the network's view, in pixels.
+Source: Cohen and Hoshen 2020, section 3.3: bilinear upsampling, Gaussian filter of sigma 4 at 224 x 224.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from spadework.images import View
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected place of a map above a threshold.
+
+    box: (y0, x0, y1, x1) in pixels of the picture, the ends exclusive.
+    area: pixels. peak: (y, x) of its highest score. score: that score.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: tuple[int, int]
+    score: float
+
+
+def smooth_map(distances: np.ndarray, size: tuple[int, int], *, sigma: float) -> np.ndarray:
+    """Bring distances (H, W) to `size` (h, w), bilinear, and blur them: float32 (h, w).
+
+    Args:
+        distances: (H, W), squared distances.
+        size: of the network's view.
+        sigma: of the Gaussian, in pixels of the view; 0 for none. Cut at 4 sigma, reflected at the border, as in SciPy's filter.
+    """
+    grown = cv2.resize(distances.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    if sigma > 0:
+        side = 2 * int(4.0 * sigma + 0.5) + 1
+        grown = cv2.GaussianBlur(grown, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(np.maximum(grown, 0.0), np.float32)
+
+
+def to_picture(seen: np.ndarray, view: View, shape: tuple[int, ...]) -> np.ndarray:
+    """Bring a map of the view to the picture it came from: float32 (picture height, width), NaN where nothing was inspected."""
+    return view.back(seen, shape)
+
+
+def find_regions(score_map: np.ndarray, threshold: float | None, *, min_area: int = 1) -> tuple[Region, ...]:
+    """Return the 8-connected regions above `threshold`, highest score first; none without a threshold."""
+    if threshold is None:
+        return ()
+    above = (np.nan_to_num(score_map, nan=-np.inf) > threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    regions = []
+    for label in range(1, count):
+        x, y, width, height, area = (int(value) for value in stats[label])
+        if area < min_area:
+            continue
+        part = np.where(
+            labels[y : y + height, x : x + width] == label, score_map[y : y + height, x : x + width], -np.inf
+        )
+        top = np.unravel_index(int(np.argmax(part)), part.shape)
+        peak = (y + int(top[0]), x + int(top[1]))
+        regions.append(Region((y, x, y + height, x + width), area, peak, float(score_map[peak])))
+    return tuple(sorted(regions, key=lambda region: (-region.score, region.box)))
