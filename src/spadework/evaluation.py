@@ -6,7 +6,6 @@ In: a detector, a category of a data set. Out: `Evaluation`. Maps are taken up b
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -167,7 +166,7 @@ def _row(
         "detector": detector.name,
         "backbone": backbone["name"] if backbone else None,
         "settings": detector.settings(),
-        "n_train": len(category.train),
+        "n_train": detector.n_normal_,
         "n_test": len(category.test),
         "image_auroc": image.auroc,
         "pixel_auroc": pixel.auroc if pixel else None,
@@ -196,8 +195,12 @@ def failed_row(category: Category, detector: str, settings: dict[str, Any], erro
     return known | counts | empty | {"error": str(error), "reasons": dict.fromkeys(empty, str(error))}
 
 
-def peak_memory_mb() -> float:
-    """Highest resident memory of this process so far, in MiB."""
+def peak_memory_mb() -> float | None:
+    """Highest resident memory of this process so far, in MiB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)
 
@@ -278,17 +281,12 @@ def matched_patches(
         shape: (height, width) of the picture whose pixels the boxes shall be in.
         limit: at most so many.
     """
-    explain = getattr(detector, "explain", None)
-    if explain is None or found.score_map is None:
+    explain_regions = getattr(detector, "explain_regions", None)
+    if explain_regions is None or found.score_map is None:
         return ()
-    peaks = [region.peak for region in found.regions[:limit]]
-    if not peaks:
-        top = np.unravel_index(int(np.nanargmax(found.score_map)), found.score_map.shape)
-        peaks = [(int(top[0]), int(top[1]))]
     sy, sx = shape[0] / original.shape[0], shape[1] / original.shape[1]
     out = []
-    for region, (y, x) in enumerate(peaks):
-        match = explain(found, y, x)
+    for region, match in enumerate(explain_regions(found, limit=limit)):
         y0, x0, y1, x1 = match.box
         box = (int(y0 * sy), int(x0 * sx), round(y1 * sy), round(x1 * sx))
         patch = original[y0:y1, x0:x1].copy()

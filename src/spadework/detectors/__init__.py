@@ -5,10 +5,14 @@ A compared method takes its place here as one line and one file beside `spade.py
 
 from __future__ import annotations
 
+import inspect
+import os
 from importlib import import_module
+from typing import Any
 
 from spadework.check import one_of
 from spadework.detectors.base import Detector
+from spadework.errors import ModelError
 
 DETECTORS = {"spade": "spadework.detectors.spade:Spade"}
 
@@ -20,9 +24,57 @@ def get_detector(name: str) -> type[Detector]:
     return found
 
 
-def load_detector(path: str, **options: object) -> Detector:
-    """Load a fitted model, whatever detector made it; `options` as in `Detector.load`."""
+def load_detector(
+    path: str | os.PathLike[str],
+    *,
+    backbone: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+) -> Detector:
+    """Load a fitted model, whatever detector made it.
+
+    Args:
+        path: the model's folder.
+        backbone: as in `Detector.load`.
+        weights: as in `Detector.load`.
+        threads: as in `Detector.load`.
+
+    Raises:
+        ModelError: no model, damaged, of a newer version, or of a detector that is not known here.
+    """
     from spadework.storage import ModelFolder
 
-    name = str(ModelFolder.open(path).header.get("detector"))
-    return get_detector(name).load(path, **options)  # type: ignore[arg-type]
+    name = ModelFolder.open(path).header.get("detector")
+    if name not in DETECTORS:
+        raise ModelError(
+            f"{path}: was made by detector {name!r}; known here: {', '.join(DETECTORS)}. Upgrade Spadework."
+        )
+    return get_detector(str(name)).load(path, backbone=backbone, weights=weights, threads=threads)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Return what a detector is and its settings, each with its default and its meaning, as plain JSON values."""
+    cls = get_detector(name)
+    meanings = _meanings(inspect.getdoc(cls) or "")
+    parameters = inspect.signature(cls.__init__).parameters
+    settings = [
+        {"name": key, "default": parameters[key].default, "meaning": meanings.get(key, "")}
+        for key in cls.setting_names()
+    ]
+    about = {"name": name, "summary": cls.summary, "source": cls.source, "needs": cls.needs, "localises": cls.localises}
+    return about | {"settings": settings}
+
+
+def _meanings(doc: str) -> dict[str, str]:
+    """What a docstring's Args say, by name: lines of four spaces start one, deeper ones go on."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in doc.partition("Args:\n")[2].splitlines():
+        if not line.startswith("    "):
+            break
+        if line.startswith("     "):
+            found[name] += " " + line.strip()
+        else:
+            name, _, text = line.strip().partition(": ")
+            found[name] = text
+    return found

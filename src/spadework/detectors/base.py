@@ -109,10 +109,19 @@ class Detector(ABC):
 
     # ---- settings ----------------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        """Return the published configuration; `changes` replace single settings."""
+        return cls(**changes)
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Return the names of the constructor's arguments."""
+        return tuple(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values."""
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name != "self"]
-        return {name: _plain(getattr(self, name)) for name in names}
+        return {name: _plain(getattr(self, name)) for name in self.setting_names()}
 
     def __repr__(self) -> str:
         defaults = {key: _plain(p.default) for key, p in inspect.signature(type(self).__init__).parameters.items()}
@@ -162,7 +171,7 @@ class Detector(ABC):
     ) -> None:
         self.failures_: tuple[Failure, ...] = ()
         self._open_backbone()
-        self._learn(self._see_all(pictures, bad_files, progress, "reading normal images"), folder)
+        self._learn(self._see_normal(pictures, folder, bad_files, progress, "reading normal images"), folder)
         folder.header["backbone"] = self._backbone_identity()
         folder.commit()
         self._open(folder)
@@ -186,7 +195,10 @@ class Detector(ABC):
         if temporary:
             weakref.finalize(folder, shutil.rmtree, folder.path.parent, ignore_errors=True)
 
-    def _see_all(self, pictures: list[Picture], bad_files: str, progress: Progress | None, what: str) -> Iterator[Seen]:
+    def _see_normal(
+        self, pictures: list[Picture], folder: ModelFolder, bad_files: str, progress: Progress | None, what: str
+    ) -> Iterator[Seen]:
+        """Read normal pictures to keep in `folder`, whose header counts them."""
         failures, usable = [], 0
         for done, item in enumerate(self._see_each(pictures), 1):
             if isinstance(item, Failure):
@@ -195,6 +207,7 @@ class Detector(ABC):
                 failures.append(item)
             else:
                 usable += 1
+                folder.header["n_normal"] = folder.header.get("n_normal", 0) + 1
                 yield item
             if progress:
                 progress(what, done, len(pictures))
@@ -284,6 +297,11 @@ class Detector(ABC):
             return judged.image_score, None
         small = smooth_map(judged.distances, self._view().size, sigma=self.smoothing)
         return (float(small.max()) if judged.image_score is None else judged.image_score), small
+
+    @property
+    def n_normal_(self) -> int:
+        """How many normal pictures the model holds."""
+        return int(self._check_fitted().header["n_normal"])
 
     # ---- thresholds --------------------------------------------------------------------------------------------------------
 

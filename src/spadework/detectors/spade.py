@@ -48,6 +48,16 @@ class Explanation:
     normal_patch: np.ndarray
     distance: float
 
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the patch as plain JSON values."""
+        return {
+            "place": [self.y, self.x],
+            "box": list(self.box),
+            "normal_image": self.name,
+            "normal_box": list(self.normal_box),
+            "distance": self.distance,
+        }
+
 
 class Spade(Detector):
     """SPADE. The defaults are for daily use: embedded backbone, whole picture, image score from the map.
@@ -222,7 +232,7 @@ class Spade(Detector):
         pictures = gather(images)
         self._open_backbone()
         with folder.writing():
-            for seen in self._see_all(pictures, bad_files, progress, "appending"):
+            for seen in self._see_normal(pictures, folder, bad_files, progress, "appending"):
                 assert seen.pyramid is not None  # needs == "pyramid"
                 self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image)
             folder.commit()
@@ -315,6 +325,25 @@ class Spade(Detector):
             normal_patch=_cut(self.gallery_.thumbnail(image), normal_box, entry.size),
             distance=float(found.nearest[gy, gx]),
         )
+
+    def explain_regions(self, prediction: Prediction | Predictions, *, limit: int = 3) -> tuple[Explanation, ...]:
+        """Explain the peaks of the highest regions; without a region, the map's highest place.
+
+        Args:
+            prediction: of this model.
+            limit: at most so many.
+
+        Raises:
+            InputError: the prediction has no map or no correspondence.
+        """
+        one = prediction.only if isinstance(prediction, Predictions) else prediction
+        if one.score_map is None:
+            raise InputError("this prediction holds no map: predict the picture again with this model.")
+        peaks = [region.peak for region in one.regions[:limit]]
+        if not peaks:
+            y, x = np.unravel_index(int(np.nanargmax(one.score_map)), one.score_map.shape)
+            peaks = [(int(y), int(x))]
+        return tuple(self.explain(one, y, x) for y, x in peaks)
 
 
 def _grid_place(

@@ -1,0 +1,356 @@
+"""Inspect many pictures into a folder: maps, overlays, one CSV and one JSON; goes on past bad files and after an interruption.
+
+    OUT/
+      predictions.csv, predictions.json    one row a picture, written when all is done (and after an interruption, for what was done)
+      journal.jsonl                        one line a picture as it is done; a half-done batch goes on from here
+      maps/NAME.tiff or .npy               raw map, float32 (H, W) at the picture's size, uncompressed
+      overlays/NAME.jpg                    the map laid over the picture
+      explanations/NAME.jpg                suspicious places beside the normal places they were matched with, on request
+
+NAME is the picture's path below the folder that was given, without its suffix: the folders of the input are mirrored.
+A picture is done when the journal holds it with the same size, time of change, model and options, and its files are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from spadework import check
+from spadework.detectors.base import Detector, Progress
+from spadework.errors import InputError, OutputError
+from spadework.images import find_images, read_image, shrink
+from spadework.prediction import Failure, Prediction
+from spadework.report import heat_range, overlay
+from spadework.report.montage import montage
+
+MAP_FORMATS = frozenset({"tiff", "npy"})
+OVERLAY_SIDE = 1600  # longer side of overlays; maps keep the picture's size
+COLUMNS = (
+    "path",
+    "verdict",
+    "score",
+    "threshold",
+    "regions",
+    "nearest_normal",
+    "seconds",
+    "model_hash",
+    "map",
+    "overlay",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to inspect. path: the file. name: of its results, a relative path without suffix."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What became of a batch. rows: one plain dict a picture, in order. failures: those that could not be inspected.
+
+    resumed: how many rows were done by an earlier run.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    failures: tuple[Failure, ...]
+    resumed: int
+
+    @property
+    def anomalous(self) -> int:
+        """How many pictures are called anomalous."""
+        return sum(row["is_anomalous"] is True for row in self.rows)
+
+
+def find_jobs(
+    inputs: Iterable[str | os.PathLike[str]], *, named: Mapping[str, str] | None = None
+) -> tuple[list[Job], list[Failure]]:
+    """List the pictures of folders and files, each once, with names for their results that never collide.
+
+    Args:
+        inputs: folders and files. With several folders each name starts with its folder's.
+        named: real path -> name, of pictures whose results have names already.
+
+    Returns:
+        The jobs, and a failure for each input that does not exist or holds no picture.
+    """
+    paths = [Path(item) for item in inputs]
+    several = sum(path.is_dir() for path in paths) > 1
+    jobs: dict[str, Job] = {}
+    failures: list[Failure] = []
+    named = named or {}
+    taken = {name.lower() for name in named.values()}
+    for given in paths:
+        try:
+            found = find_images(given)
+        except InputError as error:
+            failures.append(Failure(os.fspath(given), error))
+            continue
+        for path in found:
+            real = os.fspath(path.resolve())
+            if real not in jobs:
+                name = named.get(real) or _free_name(_name(path, given, several), path, taken)
+                jobs[real] = Job(path, name)
+    return list(jobs.values()), failures
+
+
+def _name(path: Path, given: Path, several: bool) -> str:
+    if path == given:
+        return path.stem
+    inside = path.relative_to(given).with_suffix("")
+    return (Path(given.resolve().name) / inside if several else inside).as_posix()
+
+
+def _free_name(name: str, path: Path, taken: set[str]) -> str:
+    """`name`, or with the suffix (a.png beside a.jpg), or with a number. Letter case does not tell names apart."""
+    folder = name.rpartition("/")[0]
+    with_suffix = f"{folder}/{path.name}" if folder else path.name
+    for candidate in chain([name, with_suffix], (f"{name}~{number}" for number in count(2))):
+        if candidate.lower() not in taken:
+            taken.add(candidate.lower())
+            return candidate
+    raise AssertionError("numbers never end")
+
+
+def inspect_batch(
+    detector: Detector,
+    inputs: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    map_format: str = "tiff",
+    explain: bool = False,
+    progress: Progress | None = None,
+) -> BatchResult:
+    """Inspect pictures and write everything about them to a folder.
+
+    Args:
+        detector: fitted.
+        inputs: folders and files.
+        out: the folder; made if missing. Results of other pictures in it are kept.
+        map_format: "tiff" (what MVTec's evaluation tools read) or "npy".
+        explain: also write the matched normal places.
+        progress: called with (what, done, total).
+
+    Raises:
+        InputError: a bad option.
+        OutputError: the folder cannot be written.
+    """
+    check.one_of(map_format, "map_format", MAP_FORMATS)
+    writer = _Writer(Path(out), detector, map_format, explain)
+    jobs, failures = find_jobs(inputs, named=writer.names())
+    done = {job.name: row for job in jobs if (row := writer.known(job)) is not None}
+    todo = [job for job in jobs if job.name not in done]
+    resumed = len(done)
+    try:
+        for number, (job, found) in enumerate(_inspect(detector, todo), 1):
+            if isinstance(found, Failure):
+                failures.append(found)
+            else:
+                done[job.name] = writer.write(job, found)
+            if progress:
+                progress("inspecting", resumed + number, len(jobs))
+    finally:  # also on Ctrl-C: what was done is listed
+        rows = [done[job.name] for job in jobs if job.name in done]
+        writer.finish(rows, failures)
+    return BatchResult(tuple(rows), tuple(failures), resumed)
+
+
+def _inspect(detector: Detector, jobs: Sequence[Job]) -> Iterator[tuple[Job, Prediction | Failure]]:
+    if jobs:
+        yield from zip(jobs, detector.predict_each([job.path for job in jobs]), strict=True)
+
+
+class _Writer:
+    """Writes results below `out` and remembers them in its journal."""
+
+    def __init__(self, out: Path, detector: Detector, map_format: str, explain: bool) -> None:
+        self.out = out
+        self.detector = detector
+        self.map_format = map_format
+        self.explain = explain
+        self.model_hash = detector.model_hash()
+        _make_folder(out)
+        self.journal = out / "journal.jsonl"
+        self.earlier = _read_journal(self.journal)
+
+    def names(self) -> dict[str, str]:
+        """The names that pictures got in earlier runs, by real path: results of others are never written over."""
+        return {entry["key"][0]: name for name, entry in self.earlier.items()}
+
+    def known(self, job: Job) -> dict[str, Any] | None:
+        """The row of a picture that an earlier run has done, if all of it still holds."""
+        entry = self.earlier.get(job.name)
+        try:
+            same = entry is not None and entry["key"] == self._key(job)
+        except OSError:  # the picture cannot be looked at: let the inspection say so
+            return None
+        if entry is None or not same or not all((self.out / file).is_file() for file in entry["files"]):
+            return None
+        return dict(entry["row"])
+
+    def _key(self, job: Job) -> list[Any]:
+        stat = job.path.stat()
+        path = os.fspath(job.path.resolve())
+        return [path, stat.st_size, stat.st_mtime_ns, self.model_hash, self.map_format, self.explain]
+
+    def write(self, job: Job, found: Prediction) -> dict[str, Any]:
+        """Write one picture's files, then its line in the journal."""
+        key = self._key(job)  # before reading the picture again: a change in between is seen at the next run
+        row = found.to_json() | {"name": job.name, "model_hash": self.model_hash}
+        files: list[str] = []
+        if found.score_map is not None:
+            picture = read_image(job.path)
+            row["map"] = self._map(job, found.score_map)
+            row["overlay"] = self._overlay(job, found, picture)
+            files = [row["map"], row["overlay"]]
+            if self.explain:
+                row["matches"], row["explanation"] = self._explanation(job, found, picture)
+                files += [row["explanation"]] if row["explanation"] else []
+        line = json.dumps({"name": job.name, "key": key, "files": files, "row": row}) + "\n"
+        with _as_output_error(self.journal), open(self.journal, "a", encoding="utf-8") as file:
+            file.write(line)
+        self.earlier[job.name] = {"key": key, "row": row}
+        return row
+
+    def _map(self, job: Job, score_map: np.ndarray) -> str:
+        target = f"maps/{job.name}.{self.map_format}"
+        if self.map_format == "npy":
+            buffer = io.BytesIO()
+            np.save(buffer, score_map, allow_pickle=False)
+            self._put(target, buffer.getvalue())
+        else:
+            self._put(target, _encode(".tiff", score_map, [cv2.IMWRITE_TIFF_COMPRESSION, 1]))
+        return target
+
+    def _overlay(self, job: Job, found: Prediction, picture: np.ndarray) -> str:
+        assert found.score_map is not None  # asked by `write`
+        low, high = heat_range([found.score_map], found.map_threshold)
+        small = shrink(picture, OVERLAY_SIDE)
+        scale = small.shape[0] / picture.shape[0]
+        regions = [replace(r, box=tuple(round(edge * scale) for edge in r.box)) for r in found.regions]
+        drawn = overlay(small, shrink(found.score_map, OVERLAY_SIDE), low=low, high=high, regions=regions)
+        target = f"overlays/{job.name}.jpg"
+        self._put(target, _encode_jpeg(drawn))
+        return target
+
+    def _explanation(self, job: Job, found: Prediction, picture: np.ndarray) -> tuple[list[dict[str, Any]], str | None]:
+        explain = getattr(self.detector, "explain_regions", None)
+        if explain is None:
+            return [], None
+        matches = explain(found)
+        target = f"explanations/{job.name}.jpg"
+        self._put(target, _encode_jpeg(montage(picture, matches)))
+        return [match.to_json() for match in matches], target
+
+    def _put(self, name: str, data: bytes) -> None:
+        write_file(self.out / name, data)
+
+    def finish(self, rows: Sequence[dict[str, Any]], failures: Sequence[Failure]) -> None:
+        """Write the CSV and the JSON: this batch's rows, then those of other pictures that earlier runs left here."""
+        names = {row["name"] for row in rows}
+        everything = [*rows, *(entry["row"] for name, entry in self.earlier.items() if name not in names)]
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(_flat(row) for row in everything)
+        write_file(self.out / "predictions.csv", table.getvalue().encode())
+        document = batch_json(self.detector, everything, failures)
+        write_file(self.out / "predictions.json", json.dumps(document, indent=1).encode())
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    nearest = row["nearest_images"]
+    return row | {"regions": len(row["regions"]), "nearest_normal": nearest[0]["name"] if nearest else ""}
+
+
+def batch_json(detector: Detector, rows: Sequence[dict[str, Any]], failures: Sequence[Failure]) -> dict[str, Any]:
+    """Return one JSON document about a batch: model, threshold and its promise, predictions, failures."""
+    from spadework import __version__
+
+    threshold = detector.threshold_
+    return {
+        "spadework": __version__,
+        "model": os.fspath(detector.folder_.path),
+        "model_hash": detector.model_hash(),
+        "detector": detector.name,
+        "backbone": detector.folder_.header["backbone"],
+        "threshold": {
+            "value": threshold.value,
+            "max_false_alarms": threshold.asked,
+            "promised": threshold.promised,
+            "normal_images": threshold.n,
+        },
+        "predictions": list(rows),
+        "failures": [{"path": failure.path, "error": str(failure.error)} for failure in failures],
+    }
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it. Raises OutputError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _as_output_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _encode(suffix: str, array: np.ndarray, options: Sequence[int]) -> bytes:
+    _, data = cv2.imencode(suffix, array, options)
+    return bytes(data.tobytes())
+
+
+def _encode_jpeg(picture: np.ndarray) -> bytes:
+    return _encode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def _make_folder(path: Path) -> None:
+    with _as_output_error(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
+    """Entries by name, the latest of each; a line torn by a crash is passed over and closed."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
+    if text and not text.endswith("\n"):
+        with _as_output_error(path), open(path, "a", encoding="utf-8") as file:
+            file.write("\n")
+    entries: dict[str, dict[str, Any]] = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            entries[entry["name"]] = {"key": entry["key"], "files": entry["files"], "row": entry["row"]}
+    return entries
+
+
+@contextlib.contextmanager
+def _as_output_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OutputError(f"{path}: cannot be written: {why}. Results written before are kept.") from error

@@ -1,0 +1,152 @@
+"""Commands that measure: evaluate, benchmark, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spadework.cli import options
+from spadework.cli.console import check_target, measures_table, note, progress_bar, say, say_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spadework.benchmark import Benchmark
+    from spadework.evaluation import Evaluation
+
+
+def evaluate(
+    model: options.Model,
+    dataset: options.DatasetFolder,
+    category: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which category, where there are several.", show_default=False)
+    ] = None,
+    layout: options.Layout = None,
+    pro_limit: options.ProLimit = 0.3,
+    resolution: options.Resolution = None,
+    json_file: options.JsonFile = None,
+    report: options.Report = None,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    threads: options.Threads = None,
+) -> None:
+    """Measure a fitted model on a data set's test pictures.
+
+    Image and pixel ROCAUC, average precision and best F1, and PRO; undefined ones are empty, with the reason.
+    """
+    from spadework.benchmark import Benchmark
+    from spadework.datasets import open_dataset
+    from spadework.detectors import load_detector
+    from spadework.errors import InputError
+    from spadework.evaluation import evaluate as run
+
+    check_target(json_file)
+    opened = open_dataset(dataset, layout)
+    if category is None and len(opened.categories) > 1:
+        names = ", ".join(each.name for each in opened.categories)
+        raise InputError(f"{dataset} has several categories: choose one with --category: {names}.")
+    chosen = opened.categories[0] if category is None else opened.category(category)
+    detector = load_detector(model, backbone=backbone, weights=weights, threads=threads)
+    with progress_bar() as progress:
+        found = run(detector, chosen, pro_limit=pro_limit, resolution=resolution, progress=progress)
+    _present(Benchmark((found.row,), (found,)), json_file, report)
+
+
+def benchmark(
+    dataset: options.DatasetFolder,
+    category: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="Which categories; may be repeated.  [default: all]", show_default=False),
+    ] = [],  # noqa: B006 - Typer reads it as "none given"
+    detector: options.DetectorNames = ["spade"],  # noqa: B006
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = None,
+    storage: options.Storage = None,
+    max_false_alarms: options.FalseAlarms = None,
+    paper: options.Paper = False,
+    settings: options.Settings = [],  # noqa: B006
+    layout: options.Layout = None,
+    pro_limit: options.ProLimit = 0.3,
+    resolution: options.Resolution = None,
+    threads: options.Threads = None,
+    json_file: options.JsonFile = None,
+    report: options.Report = None,
+) -> None:
+    """Fit and measure methods on every category of a data set.
+
+    One row of measures each; a run that fails becomes an empty row with the reason, and the exit code is 1.
+    """
+    from spadework.benchmark import run_benchmark
+    from spadework.datasets import open_dataset
+
+    check_target(json_file)
+    opened = open_dataset(dataset, layout)
+    given = {"backbone": backbone, "weights": weights, "image_size": image_size, "storage": storage}
+    with progress_bar() as progress:
+        found = run_benchmark(
+            opened,
+            categories=category,
+            detectors=detector,
+            settings=options.chosen_settings(settings, **given, max_false_alarms=max_false_alarms, threads=threads),
+            paper=paper,
+            pro_limit=pro_limit,
+            resolution=resolution,
+            progress=progress,
+            announce=note,
+        )
+    _present(found, json_file, report)
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def _present(found: Benchmark, json_file: str | None, report: Path | None) -> None:
+    if json_file is not None:
+        write_json(found.to_json(), json_file)
+    if json_file != "-":
+        measures_table(found.rows)
+    if report is not None:
+        _write_report(report, found.evaluations)
+
+
+def _write_report(report: Path, evaluations: Sequence[Evaluation]) -> None:
+    from spadework.report import write_report
+
+    if not evaluations:
+        note("no report: no run came to an end")
+        return
+    note(f"report: {write_report(report, evaluations)}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where parts, models, maps and the report go.")] = Path(
+        "spadework-demo"
+    ),
+    size: Annotated[int, typer.Option(metavar="PIXELS", help="Side of the rendered pictures.")] = 256,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another seed renders other parts.")] = 0,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Show the whole job on parts that are rendered here.
+
+    Fits, inspects, evaluates and writes a report. Needs no data and no download.
+    """
+    from spadework.demo import run_demo
+
+    with progress_bar() as progress:
+        shown = run_demo(out, size=size, seed=seed, progress=progress, announce=note)
+    if as_json:
+        say_json(shown.benchmark.to_json() | {"report": str(shown.report), "seconds": round(shown.seconds, 1)})
+        return
+    measures_table(shown.benchmark.rows)
+    say(
+        f"defective pictures found: {shown.found} of {shown.defective}; false alarms: {shown.false_alarms} of {shown.good}"
+    )
+    say(f"done in {shown.seconds:.0f} s")
+    say(f"pictures     {shown.parts}")
+    say(f"maps         {shown.inspection}")
+    say(f"HTML report  {shown.report}")
+    say("Now with your own pictures:")
+    say("  spadework fit GOOD_FOLDER -o part.spade")
+    say("  spadework predict part.spade NEW_FOLDER --out results --explain")

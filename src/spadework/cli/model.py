@@ -1,0 +1,305 @@
+"""Commands around one model: fit, predict, append, threshold, info."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from spadework.cli import options
+from spadework.cli.console import note, progress_bar, say, say_json
+
+if TYPE_CHECKING:
+    from spadework.detectors.base import Detector
+    from spadework.prediction import Failure, Prediction
+
+SOME_FAILED = 1
+
+
+def fit(
+    normal: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="NORMAL...", help="Folders or files of normal pictures: good parts only.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="MODEL", help="Where the model goes, NAME.spade.", show_default=False),
+    ],
+    detector: options.DetectorName = "spade",
+    max_false_alarms: options.FalseAlarms = None,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    image_size: options.ImageSize = None,
+    storage: options.Storage = None,
+    paper: options.Paper = False,
+    settings: options.Settings = [],  # noqa: B006 - Typer reads it as "none given"
+    threads: options.Threads = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
+    strict: options.Strict = False,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Learn what normal looks like from pictures of good parts.
+
+    The threshold is set from the same pictures, each compared with all the others; no defect is needed.
+    """
+    from spadework.benchmark import make_detector
+    from spadework.errors import OutputError
+
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists. Choose another name, or replace it with --overwrite.")
+    given = {"max_false_alarms": max_false_alarms, "backbone": backbone, "weights": weights, "image_size": image_size}
+    chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
+    model = make_detector(detector, chosen, paper=paper)
+    with progress_bar() as progress:
+        model.fit(normal, path=output, bad_files="raise" if strict else "skip", progress=progress)
+    _report_failures(model.failures_)
+    summary = model_summary(model) | {"fit_seconds": round(model.fit_seconds_, 2), "failures": _plain(model.failures_)}
+    if as_json:
+        say_json(summary)
+    else:
+        say(f"{output}: learnt {model.n_normal_} normal pictures in {model.fit_seconds_:.1f} s")
+        say(f"threshold: {_threshold_line(model)}")
+    _exit_for(model.failures_)
+
+
+def predict(
+    model: options.Model,
+    images: options.Images,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Write heat maps, raw maps and one CSV and JSON here. Run again to go on with a half-done batch.",
+            show_default=False,
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the normal place that each suspicious place was matched with.")
+    ] = False,
+    map_format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="Of raw maps with --out, float32: tiff or npy.")
+    ] = "tiff",
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    threads: options.Threads = None,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Inspect pictures: a verdict, a score and a map for each.
+
+    Goes on past files that cannot be read, names them, and then exits with 1.
+    """
+    detector = _load(model, backbone, weights, threads)
+    rows, failures = (
+        _predict_into(detector, images, out, map_format, explain, quiet=as_json)
+        if out is not None
+        else _predict_only(detector, images, explain, quiet=as_json)
+    )
+    _report_failures(failures)
+    if as_json:
+        from spadework.batch import batch_json
+
+        say_json(batch_json(detector, rows, failures))
+    else:
+        alarms = sum(row["is_anomalous"] is True for row in rows)
+        note(f"{len(rows)} inspected, {alarms} anomalous, {len(failures)} failed; {detector.threshold_}")
+    _exit_for(failures)
+
+
+def _predict_into(
+    detector: Detector, images: list[Path], out: Path, map_format: str, explain: bool, *, quiet: bool
+) -> tuple[Sequence[dict[str, Any]], Sequence[Failure]]:
+    from spadework.batch import inspect_batch
+
+    with progress_bar() as progress:
+        result = inspect_batch(detector, images, out, map_format=map_format, explain=explain, progress=progress)
+    if not quiet:
+        for row in result.rows:
+            _say_row(row)
+        note(f"{out}: predictions.csv, predictions.json, maps, overlays{', explanations' if explain else ''}")
+        if result.resumed:
+            note(f"{result.resumed} of them were done by an earlier run")
+    return result.rows, result.failures
+
+
+def _predict_only(
+    detector: Detector, images: list[Path], explain: bool, *, quiet: bool
+) -> tuple[list[dict[str, Any]], list[Failure]]:
+    from spadework.batch import find_jobs
+    from spadework.prediction import Failure
+
+    jobs, failures = find_jobs(images)
+    rows = []
+    found: Iterable[Prediction | Failure] = detector.predict_each([job.path for job in jobs]) if jobs else ()
+    for item in found:
+        if isinstance(item, Failure):
+            failures.append(item)
+            continue
+        rows.append(_row(detector, item, explain))
+        if not quiet:
+            _say_row(rows[-1])
+    return rows, failures
+
+
+def _row(detector: Detector, found: Prediction, explain: bool) -> dict[str, Any]:
+    row = found.to_json()
+    explain_regions = getattr(detector, "explain_regions", None)
+    if explain and explain_regions is not None:
+        row["matches"] = [match.to_json() for match in explain_regions(found)]
+    return row
+
+
+def _say_row(row: dict[str, Any]) -> None:
+    say(f"{row['verdict']:<12} {row['score']:>10.4g}  {row['path']}")
+    for match in row.get("matches", ()):
+        place, normal = match["box"], match["normal_box"]
+        say(
+            f"{'':<12} {match['distance']:>10.4g}  {_box(place)} looks most like {match['normal_image']} {_box(normal)}"
+        )
+
+
+def _box(box: Sequence[int]) -> str:
+    return f"y {box[0]}-{box[2]} x {box[1]}-{box[3]}"
+
+
+def append(
+    model: options.Model,
+    images: options.Images,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Set the threshold anew from all normal pictures, as `fit` does.")
+    ] = False,
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    threads: options.Threads = None,
+    strict: options.Strict = False,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Add normal pictures to a model, such as false alarms.
+
+    Takes the time of their forward passes. The threshold stays where it is unless --recalibrate is given.
+    """
+    from spadework.errors import InputError
+
+    detector = _load(model, backbone, weights, threads)
+    add = getattr(detector, "append", None)
+    if add is None:
+        raise InputError(f"{model}: detector {detector.name!r} cannot append. Fit it again on all normal pictures.")
+    before = detector.n_normal_
+    with progress_bar() as progress:
+        add(images, bad_files="raise" if strict else "skip", progress=progress)
+        if recalibrate:
+            detector.recalibrate(progress=progress)
+    _report_failures(detector.failures_)
+    if as_json:
+        say_json(
+            model_summary(detector) | {"appended": detector.n_normal_ - before, "failures": _plain(detector.failures_)}
+        )
+    else:
+        say(f"{model}: {before} normal pictures before, {detector.n_normal_} now")
+        say(f"threshold: {_threshold_line(detector)}")
+    _exit_for(detector.failures_)
+
+
+def threshold(
+    model: options.Model,
+    max_false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE", help="Move the threshold to this rate; nothing is fitted again.", show_default=False
+        ),
+    ] = None,
+    recalibrate: Annotated[
+        bool,
+        typer.Option("--recalibrate", help="Score the normal pictures against each other again, e.g. after `append`."),
+    ] = False,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Show the threshold and what it promises, or move it."""
+    detector = _load(model, None, None, None)
+    if recalibrate:
+        with progress_bar() as progress:
+            detector.recalibrate(progress=progress)
+    if max_false_alarms is not None:
+        detector.set_max_false_alarms(max_false_alarms)
+    if as_json:
+        say_json(model_summary(detector))
+    else:
+        say(_threshold_line(detector))
+
+
+def info(
+    model: options.Model,
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything and check every checksum.")] = False,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Show what a model holds, and check it."""
+    detector = _load(model, None, None, None)
+    if verify:
+        detector.verify()
+    summary = model_summary(detector)
+    if as_json:
+        say_json(summary | ({"verified": True} if verify else {}))
+        return
+    network = summary["backbone"]
+    say(f"model       {summary['model']}, {summary['megabytes']} MB, hash {summary['model_hash']}")
+    say(f"detector    {summary['detector']}, made with Spadework {summary['made_with']}")
+    say(f"network     {network['name']} ({network['hash'][:12]})" if network else "network     none")
+    say(f"normal      {summary['normal_images']} pictures")
+    say(f"threshold   {_threshold_line(detector)}")
+    for name, value in summary["settings"].items():
+        say(f"  {name} = {value!r}")
+    if verify:
+        say("every checksum is right")
+
+
+def model_summary(detector: Detector) -> dict[str, Any]:
+    """Return what is known of a fitted model as plain JSON values."""
+    folder, limit, map_limit = detector.folder_, detector.threshold_, detector.map_threshold_
+    size = sum(file.stat().st_size for file in folder.path.iterdir() if file.is_file())
+    return {
+        "model": os.fspath(folder.path),
+        "model_hash": detector.model_hash(),
+        "made_with": folder.header["spadework"],
+        "detector": detector.name,
+        "backbone": folder.header["backbone"],
+        "normal_images": detector.n_normal_,
+        "megabytes": round(size / 2**20, 1),
+        "threshold": {
+            "value": limit.value,
+            "map_value": map_limit.value,
+            "max_false_alarms": limit.asked,
+            "promised": limit.promised,
+            "normal_images": limit.n,
+        },
+        "settings": detector.settings(),
+    }
+
+
+def _load(path: Path, backbone: str | None, weights: Path | None, threads: int | None) -> Detector:
+    from spadework.detectors import load_detector
+
+    return load_detector(path, backbone=backbone, weights=weights, threads=threads)
+
+
+def _threshold_line(detector: Detector) -> str:
+    limit = detector.threshold_
+    return str(limit) if limit.value is None else f"{limit.value:.4g}: {limit}"
+
+
+def _plain(failures: Sequence[Failure]) -> list[dict[str, Any]]:
+    return [{"path": failure.path, "error": str(failure.error)} for failure in failures]
+
+
+def _report_failures(failures: Sequence[Failure]) -> None:
+    for failure in failures:
+        note(f"failed: {failure.error}")
+
+
+def _exit_for(failures: Sequence[Failure]) -> None:
+    if failures:
+        raise typer.Exit(SOME_FAILED)

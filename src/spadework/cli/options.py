@@ -1,0 +1,113 @@
+"""Options that several commands take: declared once, so that they mean the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spadework.cli.console import settings_from, without_none
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A fitted model, NAME.spade.", show_default=False)]
+Images = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="IMAGES...", help="Pictures, or folders that are searched for pictures.", show_default=False
+    ),
+]
+DatasetFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET", help="A data set's folder; see `spadework datasets` for the layouts.", show_default=False
+    ),
+]
+DetectorName = Annotated[str, typer.Option("--detector", help="Which method; see `spadework detectors`.")]
+DetectorNames = Annotated[
+    list[str], typer.Option("--detector", help="Which method; may be repeated; see `spadework detectors`.")
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help='The network: "embedded", FILE.onnx, timm:NAME or torchvision:NAME; see `spadework backbones`.',
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Local weights for timm: and torchvision:, .pth or .safetensors.", show_default=False
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS", help="What pictures are resized to before inspection.  [default: 256]", show_default=False
+    ),
+]
+FalseAlarms = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATE",
+        help="The share of normal pictures that may be called anomalous.  [default: 0.01]",
+        show_default=False,
+    ),
+]
+Paper = Annotated[bool, typer.Option("--paper", help="Start from the method's published configuration.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="How features are kept: float32, or float16 for half the room.  [default: float32]",
+        show_default=False,
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="Threads of the network.  [default: one a core]", show_default=False)
+]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any setting of the method, e.g. --set kappa=3; may be repeated; see `spadework detectors`.",
+        show_default=False,
+    ),
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
+JsonFile = Annotated[
+    str | None,
+    typer.Option(
+        "--json", metavar="FILE", help='Write one JSON document; "-" prints it and nothing else.', show_default=False
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Write an HTML report here: one self-contained file, report.html.", show_default=False
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The data set's layout, if it is not to be found out.", show_default=False),
+]
+ProLimit = Annotated[float, typer.Option(metavar="RATE", help="False-positive rate up to which PRO is integrated.")]
+Resolution = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help='Where pixels are compared: "original", or "view" of the network as in the paper.  [default: view if cropped, else original]',
+        show_default=False,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Stop at the first picture that cannot be read, instead of going on without it."),
+]
+
+
+def chosen_settings(pairs: list[str], **given: Any) -> dict[str, Any]:
+    """Return a detector's settings from `--set` and the options that stand for single settings."""
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in without_none(given).items()}
+    return {**settings_from(pairs), **plain}

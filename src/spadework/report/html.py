@@ -1,0 +1,254 @@
+"""The HTML report: one file that needs no other, no network and no script.
+
+In: evaluations. Out: a page with the measures and their settings, curves, the score histogram with the threshold, and the pictures
+worth a look: missed defects, false alarms, the most doubtful and the highest scores, with map, mask and matched normal patches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spadework.errors import InputError, OutputError
+from spadework.evaluation import MEASURES, Case, Evaluation
+from spadework.images import shrink
+from spadework.report.charts import histogram, line_chart
+from spadework.report.pictures import data_uri, heat_range, outline, overlay
+from spadework.report.style import STYLE
+
+TITLES = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "pro": "PRO",
+    "image_ap": "image AP",
+    "pixel_ap": "pixel AP",
+    "image_f1": "image F1",
+    "pixel_f1": "pixel F1",
+}
+GROUPS = {
+    "missed": "Missed defects",
+    "false alarm": "False alarms",
+    "doubtful": "Most doubtful: nearest the threshold",
+    "worst": "Highest scores",
+}
+PATCH_SIDE = 160
+
+
+def write_report(
+    path: str | os.PathLike[str], evaluations: Sequence[Evaluation], *, title: str = "Spadework report"
+) -> Path:
+    """Write a report as one self-contained HTML file; an older one is replaced in one step.
+
+    Args:
+        path: a file NAME.html, or a folder, in which it is called report.html.
+        evaluations: at least one.
+        title: headline.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: no evaluation.
+        OutputError: the file cannot be written; an older one is unchanged.
+    """
+    if not evaluations:
+        raise InputError("evaluations is empty: a report needs at least one.")
+    target = Path(path)
+    if target.suffix.lower() not in {".html", ".htm"} or target.is_dir():
+        target = target / "report.html"
+    text = render(evaluations, title=title)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{target}: the report cannot be written: {error.strerror or error}.") from error
+    return target
+
+
+def render(evaluations: Sequence[Evaluation], *, title: str) -> str:
+    """Return the report as HTML text."""
+    version = escape(str(evaluations[0].row["spadework"]))
+    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="quiet">Spadework {version}, {escape(made)}. A higher score is more anomalous. '
+        "Thresholds come from normal pictures alone.</p>",
+        _summary(evaluations),
+        *(_section(index, each) for index, each in enumerate(evaluations)),
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
+    body = "\n".join(parts)
+    page = f'<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body><main>{body}</main></body></html>'
+    return f"<!doctype html>\n{page}\n"
+
+
+def _name(each: Evaluation) -> str:
+    return f"{each.row['category']} · {each.row['detector']}"
+
+
+def _summary(evaluations: Sequence[Evaluation]) -> str:
+    """A table of all runs, with the mean where there are several."""
+    heads = ["", *TITLES.values(), "false alarms", "missed"]
+    titles = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
+    rows = [f"<tr>{titles}</tr>"]
+    for index, each in enumerate(evaluations):
+        cells = [f'<th scope="row"><a href="#run-{index}">{escape(_name(each))}</a></th>']
+        cells += [_measure_cell(each.row, key) for key in MEASURES_IN_ORDER]
+        cells += [f"<td>{escape(text)}</td>" for text in _at_threshold(each)]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    if len(evaluations) > 1:
+        cells = ['<th scope="row">mean</th>', *(f"<td>{_mean(evaluations, key)}</td>" for key in MEASURES_IN_ORDER)]
+        rows.append(f'<tr class="mean">{"".join(cells)}<td></td><td></td></tr>')
+    return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+MEASURES_IN_ORDER = tuple(key for key in TITLES if key in MEASURES)
+
+
+def _measure_cell(row: dict[str, Any], key: str) -> str:
+    value = row[key]
+    if value is None:
+        return f'<td class="quiet" title="{escape(str(row["reasons"].get(key, "")))}">undefined</td>'
+    return f"<td>{value:.4f}</td>"
+
+
+def _mean(evaluations: Sequence[Evaluation], key: str) -> str:
+    values = [each.row[key] for each in evaluations]
+    return "undefined" if None in values else f"{np.mean(values):.4f}"
+
+
+def _at_threshold(each: Evaluation) -> tuple[str, str]:
+    """False alarms and missed defects at the threshold, as counted in this test."""
+    if each.threshold is None:
+        return "no threshold", "no threshold"
+    alarm = each.image_scores > each.threshold
+    good, bad = ~each.image_labels, each.image_labels
+    return f"{int((alarm & good).sum())} of {int(good.sum())}", f"{int((~alarm & bad).sum())} of {int(bad.sum())}"
+
+
+def _section(index: int, each: Evaluation) -> str:
+    parts = [
+        f'<section id="run-{index}"><h2>{escape(_name(each))}</h2>',
+        _facts(each),
+        f'<div class="charts">{"".join(_charts(each))}</div>',
+        *_cases(each),
+        "</section>",
+    ]
+    return "\n".join(parts)
+
+
+def _facts(each: Evaluation) -> str:
+    row = each.row
+    alarms, missed = _at_threshold(each)
+    facts = {
+        "data": f"{row['dataset']}, {row['n_train']} normal pictures learnt, {row['n_test']} tested",
+        "network": f"{row['backbone']} ({str(row['backbone_hash'])[:12]})" if row["backbone"] else "none",
+        "threshold": _promise(each),
+        "measured at it": f"{alarms} normal pictures alarmed, {missed} defective ones missed",
+        "pixels compared": f"at {row.get('resolution', 'original')} size; PRO to a false-positive rate of {row.get('pro_limit', 0.3)}",
+        "time": f"fit {_seconds(row['fit_seconds'])}, {_seconds(row['predict_seconds_per_image'])} a picture",
+        "peak memory": "unknown" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.0f} MiB",
+        "model": str(row["model_hash"]),
+    }
+    facts |= {TITLES.get(key, key): f"undefined: {why}" for key, why in row["reasons"].items()}
+    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items())
+    settings = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(repr(value))}</dd>" for name, value in row["settings"].items()
+    )
+    return f"<dl>{lines}</dl><details><summary>Settings</summary><dl>{settings}</dl></details>"
+
+
+def _promise(each: Evaluation) -> str:
+    if each.threshold is None or each.promised_false_alarms is None:
+        return "none: too few normal pictures"
+    asked, promised = each.max_false_alarms or 0.0, each.promised_false_alarms
+    text = f"{each.threshold:.4g}; at most {promised:.3g} false alarms per normal picture are promised"
+    return text if promised <= asked else f"{text} ({asked:.3g} was asked for: more normal pictures are needed)"
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3g} s"
+
+
+def _charts(each: Evaluation) -> list[str]:
+    name = _name(each)
+    charts = []
+    roc = [
+        (label, curve) for label, curve in (("images", each.image_roc), ("pixels", each.pixel_roc)) if curve is not None
+    ]
+    if roc:
+        chart = line_chart(roc, title=f"ROC of {name}", x_label="false-positive rate", y_label="true-positive rate")
+        charts.append(_figure(chart, "ROC"))
+    if each.pro_curve is not None:
+        limit = float(each.row.get("pro_limit", 0.3))
+        chart = line_chart(
+            [("regions", each.pro_curve)],
+            title=f"PRO of {name}",
+            x_label="false-positive rate of pixels",
+            y_label="mean overlap",
+            x_max=limit,
+        )
+        charts.append(_figure(chart, f"Per-region overlap to {limit:g}"))
+    normal, anomalous = each.image_scores[~each.image_labels], each.image_scores[each.image_labels]
+    chart = histogram(normal, anomalous, threshold=each.threshold, title=f"Image scores of {name}")
+    return [*charts, _figure(chart, "Image scores")]
+
+
+def _figure(chart: str, caption: str) -> str:
+    return f"<figure>{chart}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _cases(each: Evaluation) -> list[str]:
+    maps = [case.score_map for case in each.cases if case.score_map is not None]
+    scale = heat_range(maps, each.map_threshold) if maps else (0.0, 1.0)
+    parts = []
+    for why, heading in GROUPS.items():
+        chosen = [case for case in each.cases if case.why == why]
+        if chosen:
+            parts.append(f"<h3>{escape(heading)}</h3>")
+            parts.extend(_case(case, scale) for case in chosen)
+    return parts
+
+
+def _case(case: Case, scale: tuple[float, float]) -> str:
+    pictures = [_picture(case.picture, "picture")]
+    if case.score_map is not None:
+        pictures.append(_picture(overlay(case.picture, case.score_map, low=scale[0], high=scale[1]), "map"))
+    if case.mask is not None and case.mask.any():
+        pictures.append(_picture(outline(case.picture, case.mask), "true defect"))
+    verdict = {True: "anomalous", False: "normal", None: "no verdict"}[case.verdict]
+    truth = "normal" if not case.is_anomalous else case.kind
+    facts = f"score {case.score:.4g}, called {verdict}; truly {truth}"
+    matches = "".join(
+        f'<div class="match">{_picture(_patch(match.picture_patch), "this part")}{_picture(_patch(match.normal_patch), "normal")}'
+        f'<p class="quiet">distance {match.distance:.4g}<br>{escape(_file_name(match.normal_name))}</p></div>'
+        for match in case.matches
+    )
+    name = f'<p class="path">{escape(case.path)}</p><p>{escape(facts)}</p>'
+    return (
+        f'<article>{name}<div class="pictures">{"".join(pictures)}</div><div class="matches">{matches}</div></article>'
+    )
+
+
+def _picture(image: np.ndarray, caption: str) -> str:
+    size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
+    return f'<figure><img src="{data_uri(image)}" alt="{escape(caption)}" {size} loading="lazy"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _patch(patch: np.ndarray) -> np.ndarray:
+    return shrink(patch, PATCH_SIDE)
+
+
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]

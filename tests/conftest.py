@@ -1,0 +1,33 @@
+"""Shared fixtures: a fitted tiny model, which no test may change, and a copy on disk that a test may."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from builders import tiny_model
+
+os.environ.setdefault("SPADEWORK_THREADS", "2")
+
+
+@pytest.fixture(scope="session")
+def model():
+    """Fitted on `normal_pictures(6)`; shared, so only to be read."""
+    return tiny_model()
+
+
+@pytest.fixture
+def saved(model, tmp_path) -> Path:
+    """The folder of a copy of `model`, for this test alone."""
+    return model.save(tmp_path / "part.spade")
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch) -> Path:
+    """An own place for temporary files, so that a test can see what is left behind in it."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
