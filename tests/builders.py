@@ -85,3 +85,11 @@ def answers(model, pictures: list[np.ndarray] | None = None) -> list[bytes]:
 def leftovers(folder: Path) -> list[str]:
     """Names of files and folders of work in progress below a folder."""
     return sorted(path.name for path in folder.rglob("*") if path.name.endswith(".tmp"))
+
+
+def append_parts_of(gallery: Gallery, indices) -> None:
+    """Append pyramids as a whole: lock, rows, commit."""
+    with gallery.folder.writing():
+        append_to(gallery, indices)
+        gallery.folder.commit()
+    gallery.refresh()

@@ -12,6 +12,14 @@ from builders import tiny_model
 os.environ.setdefault("SPADEWORK_THREADS", "2")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_disks():
+    """Flushing to disk matters when the power goes; a test can only see that it is asked for, and in which order."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def model():
     """Fitted on `normal_pictures(6)`; shared, so only to be read."""

@@ -82,7 +82,8 @@ def find_jobs(
     """List the pictures of folders and files, each once, with names for their results that never collide.
 
     Args:
-        inputs: folders and files. With several folders each name starts with its folder's.
+        inputs: folders and files. With several folders each name starts with its folder's; files are named below the
+            deepest folder that holds them all.
         named: real path -> name, of pictures whose results have names already.
 
     Returns:
@@ -90,6 +91,7 @@ def find_jobs(
     """
     paths = [Path(item) for item in inputs]
     several = sum(path.is_dir() for path in paths) > 1
+    base = _common_folder([path for path in paths if not path.is_dir()])
     jobs: dict[str, Job] = {}
     failures: list[Failure] = []
     named = named or {}
@@ -103,14 +105,23 @@ def find_jobs(
         for path in found:
             real = os.fspath(path.resolve())
             if real not in jobs:
-                name = named.get(real) or _free_name(_name(path, given, several), path, taken)
+                name = named.get(real) or _free_name(_name(path, given, several, base), path, taken)
                 jobs[real] = Job(path, name)
     return list(jobs.values()), failures
 
 
-def _name(path: Path, given: Path, several: bool) -> str:
+def _common_folder(files: Sequence[Path]) -> Path:
+    """The deepest folder that holds all of these files."""
+    try:
+        return Path(os.path.commonpath([file.resolve().parent for file in files]))
+    except ValueError:  # none, or on different drives
+        return Path()
+
+
+def _name(path: Path, given: Path, several: bool, base: Path) -> str:
     if path == given:
-        return path.stem
+        file = path.resolve()
+        return (file.relative_to(base) if file.is_relative_to(base) else Path(file.name)).with_suffix("").as_posix()
     inside = path.relative_to(given).with_suffix("")
     return (Path(given.resolve().name) / inside if several else inside).as_posix()
 

@@ -10,11 +10,16 @@ from spadework.errors import InputError
 
 def positive_int(value: object, name: str) -> int:
     """Return `value` as an int of at least 1."""
+    return whole(value, name, least=1)
+
+
+def whole(value: object, name: str, *, least: int = 0) -> int:
+    """Return `value` as an int of at least `least`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InputError(f"{name} must be a whole number of at least 1, not {value!r}.")
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
     number = int(value.__index__())
-    if number < 1:
-        raise InputError(f"{name} must be at least 1, not {number}.")
+    if number < least:
+        raise InputError(f"{name} must be at least {least}, not {number}.")
     return number
 
 

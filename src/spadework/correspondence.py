@@ -61,8 +61,9 @@ def correspond(
         kernel: a name in `spadework.kernels.KERNELS`, or "auto".
 
     Raises:
-        InputError: `kappa` exceeds the number of descriptors to search.
+        InputError: `kappa` exceeds the number of descriptors to search, or the levels have other shapes than the gallery's.
     """
+    gallery.geometry.check(levels)
     chosen = [int(image) for image in images]
     search = get_kernel(kernel)
     if pyramid == "ensemble":

@@ -22,7 +22,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from spadework.errors import ImageError, InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 200_000_000  # 600 MB as RGB; a larger picture is refused before it is decoded
+MAX_PIXELS = 178_000_000  # 534 MB as RGB; a larger picture is refused before it is decoded, as Pillow does a little above
+SIZE_RULE = f"pictures may have up to {MAX_PIXELS // 10**6} million pixels. Cut it into parts or scale it down"
+ORIENTATION = 0x0112  # EXIF tag
 
 Picture = str | os.PathLike[str] | np.ndarray
 
@@ -47,7 +49,9 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise ImageError(f"{path}: {_why_not_a_picture(path)}", path) from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be read as a picture: {error.strerror or error}.", path) from error
-    except (ValueError, SyntaxError, EOFError, Image.DecompressionBombError, cv2.error, MemoryError) as error:
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: has too many pixels; {SIZE_RULE}.", path) from error
+    except (ValueError, SyntaxError, EOFError, cv2.error, MemoryError) as error:
         raise ImageError(f"{path}: cannot be read as a picture: {error}.", path) from error
 
 
@@ -55,14 +59,13 @@ def _read(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         width, height = picture.size
         if width * height > MAX_PIXELS:
-            rule = f"pictures may have up to {MAX_PIXELS // 10**6} million pixels. Cut it into parts or scale it down"
-            raise ImageError(f"{path}: has {width} x {height} pixels; {rule}.", path)
+            raise ImageError(f"{path}: has {width} x {height} pixels; {SIZE_RULE}.", path)
         frames = getattr(picture, "n_frames", 1)
         if frames > 1:
             raise ImageError(f"{path}: holds {frames} frames; save the one to inspect as a picture.", path)
         if _has_16_bits(picture):
             picture.load()  # strict about truncation; the pixels come from OpenCV
-            return _read_16_bits(path)
+            return _read_16_bits(path, 1 if picture.format == "TIFF" else picture.getexif().get(ORIENTATION, 1))
         picture.load()
         upright = ImageOps.exif_transpose(picture)
         if "A" in upright.getbands() or "transparency" in upright.info:
@@ -81,7 +84,8 @@ def _has_16_bits(picture: Image.Image) -> bool:
     return max(bits) > 8 or ";16" in str(raw)
 
 
-def _read_16_bits(path: Path) -> np.ndarray:
+def _read_16_bits(path: Path, orientation: int) -> np.ndarray:
+    """OpenCV turns a TIFF upright by itself; `orientation` is what is left to do."""
     data = np.fromfile(path, np.uint8)
     array = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if array is None:
@@ -89,9 +93,20 @@ def _read_16_bits(path: Path) -> np.ndarray:
     if array.ndim == 3:
         array = cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA if array.shape[2] == 4 else cv2.COLOR_BGR2RGB)
     try:
-        return as_rgb(array, name=str(path))
+        return _upright(as_rgb(array, name=str(path)), orientation)
     except ImageError as error:
         raise ImageError(str(error), path) from error
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (H, W, C) as an EXIF orientation asks for: 5 to 8 swap rows and columns, then rows and columns may be reversed."""
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def _why_not_a_picture(path: Path) -> str:
@@ -154,9 +169,11 @@ def find_images(path: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(path)
     try:
+        if not root.exists():
+            raise InputError(f"{root}: does not exist. Check the spelling; relative paths start at {Path.cwd()}.")
         if root.is_file():
             return [root]
-        found = sorted(_walk(root))
+        found = sorted(_walk(root, frozenset()))
     except OSError as error:
         raise InputError(f"{root}: cannot be listed: {error.strerror}. Check the path and its permissions.") from error
     if not found:
@@ -166,14 +183,18 @@ def find_images(path: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """Linked folders are followed, but never back to one `above`: its pictures would come again and again."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
                 if not entry.name.endswith(".spade"):
-                    yield from _walk(Path(entry.path))
+                    yield from _walk(Path(entry.path), above | {real})
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                 yield Path(entry.path)
 
@@ -186,16 +207,18 @@ def gather(images: Picture | Iterable[Picture]) -> list[Picture]:
     Raises:
         InputError: nothing at all was passed, or something that is neither a path nor an array.
     """
-    if isinstance(images, np.ndarray):
-        several = images.ndim == 4
-        return list(images) if several else [images]
-    if isinstance(images, (str, os.PathLike)):
-        return list(find_images(images))
+    if isinstance(images, (str, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        images = [images]
     if not isinstance(images, Iterable):
         raise InputError(f"images must be paths, folders or arrays, not {type(images).__name__}.")
     found: list[Picture] = []
     for item in images:
-        found.extend(find_images(item) if isinstance(item, (str, os.PathLike)) else [item])
+        if isinstance(item, (str, os.PathLike)):
+            found.extend(find_images(item))
+        elif isinstance(item, np.ndarray):
+            found.append(item)
+        else:
+            raise InputError(f"images must be paths, folders or arrays, not {type(item).__name__}.")
     if not found:
         raise InputError("images is empty: pass at least one picture, path or folder.")
     return found
@@ -240,8 +263,15 @@ class View:
         return top * sy, left * sx, (top + self.size[0]) * sy, (left + self.size[1]) * sx
 
     def see(self, image: np.ndarray) -> np.ndarray:
-        """Return what the network sees: uint8 (h, w, 3). Area averaging when shrinking (no aliasing), bilinear when growing."""
+        """Return what the network sees: uint8 (h, w, 3). Area averaging when shrinking (no aliasing), bilinear when growing.
+
+        Raises:
+            ImageError: the picture is so long that, its aspect kept, it would exceed MAX_PIXELS.
+        """
         height, width = self.resized(image.shape)
+        if height * width > MAX_PIXELS:
+            came = f"{image.shape[0]} x {image.shape[1]} pixels"
+            raise ImageError(f"a picture of {came} is too long to keep its aspect: leave out crop, or cut it into parts.")
         return self._cut(_resize(image, height, width))
 
     def see_mask(self, mask: np.ndarray) -> np.ndarray:

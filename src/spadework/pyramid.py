@@ -60,13 +60,17 @@ class Geometry:
         """C, the length of a joint descriptor."""
         return sum(shape[2] for shape in self.shapes)
 
-    def pack(self, levels: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the levels as one flat record."""
+    def check(self, levels: Sequence[np.ndarray]) -> None:
+        """Raise InputError unless the levels have these shapes."""
         found = tuple(level.shape for level in levels)
         if found != self.shapes:
             raise InputError(
                 f"these level maps have shapes {found}, the gallery holds {self.shapes}: refit with one size."
             )
+
+    def pack(self, levels: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the levels as one flat record."""
+        self.check(levels)
         return np.concatenate([level.reshape(-1) for level in levels])
 
     def unpack(self, record: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -131,15 +131,27 @@ class ModelFolder:
             self.header["checksum"] = _checksum(self.header)
             temporary = self.path / f"{HEADER}.{os.getpid()}.tmp"
             with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(self.header, file, indent=1)
+                file.write(json.dumps(self.header, indent=1))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path / HEADER)
             _flush_folder(self.path)
+        with contextlib.suppress(OSError):  # it counts already; what cannot be cleared away now goes with the next commit
+            self._tidy()
+
+    def roll_back(self) -> None:
+        """Go back to what stands on disk, and clear away what does not count. A rename that was done does count."""
+        try:
+            self.header = _read_header(self.path)
+        except ModelError:
+            return  # unreadable just now: better to leave bytes behind than to cut off what counts
+        with contextlib.suppress(OSError):
             self._tidy()
 
     def _tidy(self) -> None:
-        """Delete array files that no header names and bytes beyond the counted rows, left by an earlier crash."""
+        """Delete what the header does not name and bytes beyond the counted rows, left by an earlier error or crash."""
+        for file in self.path.glob(f"{HEADER}.*.tmp"):
+            file.unlink(missing_ok=True)
         named = {entry["file"]: entry for entry in self.header["arrays"].values()}
         for file in self.path.glob("*.bin"):
             if file.name not in named:
@@ -165,6 +177,7 @@ class ModelFolder:
                 yield
             except BaseException:
                 self.header = current
+                self.roll_back()
                 raise
 
     def rows(self, name: str) -> int:
@@ -172,14 +185,25 @@ class ModelFolder:
         return int(self.header["arrays"][name]["rows"])
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Return rows as a read-only memory map that lives as long as the array does."""
+        """Return rows as a read-only memory map that lives as long as the array does.
+
+        Raises:
+            ModelError: the file is gone or shorter than it was when the model was opened.
+        """
         entry = self.header["arrays"][name]
         stop = entry["rows"] if stop is None else stop
         shape = (stop - start, *entry["row_shape"])
         if 0 in shape:
             return np.zeros(shape, entry["dtype"])
         offset = start * _row_bytes(entry)
-        return np.memmap(self.path / entry["file"], entry["dtype"], "r", offset=offset, shape=shape)
+        try:
+            return np.memmap(self.path / entry["file"], entry["dtype"], "r", offset=offset, shape=shape)
+        except (OSError, ValueError) as error:  # ValueError: the file ends before the rows do
+            why = getattr(error, "strerror", None) or "it is too short"
+            raise ModelError(
+                f"{self.path / entry['file']}: array {name!r} cannot be read: {why}. "
+                "The model was changed or deleted since it was opened: load it again."
+            ) from error
 
 
 def publish(draft: ModelFolder, target: Path) -> ModelFolder:
@@ -192,15 +216,25 @@ def publish(draft: ModelFolder, target: Path) -> ModelFolder:
             draft.path.rename(target)
             _flush_folder(target.parent)
             return ModelFolder(target, draft.header)
-        if not (target / HEADER).is_file():
-            raise OutputError(f"{target}: exists and is not a Spadework model; choose another name or move it away.")
+        check_target(target)
+        replaced = ModelFolder(target, draft.header)
         with _lock(target):
-            for entry in draft.header["arrays"].values():
-                os.replace(draft.path / entry["file"], target / entry["file"])
-            replaced = ModelFolder(target, draft.header)
-            replaced.commit()
+            try:
+                for entry in draft.header["arrays"].values():
+                    os.replace(draft.path / entry["file"], target / entry["file"])
+                replaced.commit()
+            except BaseException:
+                replaced.roll_back()
+                raise
         shutil.rmtree(draft.path, ignore_errors=True)
         return replaced
+
+
+def check_target(target: Path) -> None:
+    """Raise OutputError where something that is no model stands: it is never replaced."""
+    with _as_output_error(target):
+        if target.exists() and not (target / HEADER).is_file():
+            raise OutputError(f"{target}: exists and is not a Spadework model; choose another name or move it away.")
 
 
 def duplicate(source: ModelFolder, target: Path) -> ModelFolder:

@@ -194,7 +194,7 @@ class Backbone:
         return _Layout(levels, vector, strides, tuple(shape[0] for shape in shapes), dim)
 
     def _stride(self, name: str, values: Float32, size: tuple[int, int]) -> int:
-        rows, columns = values.shape[1:]
+        rows, columns = (int(side) for side in values.shape[1:])
         stride = size[0] // rows
         if (rows * stride, columns * stride) != size:
             raise BackboneError(

@@ -22,7 +22,7 @@ def main() -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: what was complete is kept\n")
+        sys.stderr.write("Aborted.\n")  # as Typer says where it catches the interruption itself
         sys.exit(130)
     except BrokenPipeError:  # the reader of a pipe went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

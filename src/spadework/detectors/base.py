@@ -33,7 +33,7 @@ from spadework.images import Picture, View, gather, load
 from spadework.prediction import Failure, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.scores import find_regions, smooth_map, to_picture
-from spadework.storage import ModelFolder, draft_path, duplicate, publish
+from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
 
 READ_AHEAD = 4  # pictures decoded while the network runs
 Progress = Callable[[str, int, int], None]  # what is done, how many are, how many there are
@@ -152,15 +152,20 @@ class Detector(ABC):
         """
         check.one_of(bad_files, "bad_files", {"raise", "skip"})
         self._check_settings()
+        if path is not None:
+            check_target(Path(path))
         started = time.perf_counter()
         pictures = gather(images)
-        folder = ModelFolder.create(self._draft(path), self._header())
+        before, draft = self._forget(), self._draft(path)
         try:
+            folder = ModelFolder.create(draft, self._header())
             self._fit_into(folder, pictures, bad_files, progress)
             if path is not None:
                 folder = publish(folder, Path(path))
-        except BaseException:
-            shutil.rmtree(folder.path, ignore_errors=True)  # also on Ctrl-C: nothing half-made is left behind
+        except BaseException:  # also on Ctrl-C: nothing half-made is left behind, and what was learnt before still is
+            shutil.rmtree(draft.parent if path is None else draft, ignore_errors=True)
+            self._forget()
+            vars(self).update(before)
             raise
         self._adopt(folder, temporary=path is None)
         self.fit_seconds_ = time.perf_counter() - started
@@ -177,6 +182,10 @@ class Detector(ABC):
         self._open(folder)
         self._calibrate(folder, progress)
         folder.commit()
+
+    def _forget(self) -> dict[str, Any]:
+        """Take off everything learnt and return it: a second fit is a fresh fit, also of another backbone."""
+        return {name: vars(self).pop(name) for name in list(vars(self)) if name.endswith("_")}
 
     def _draft(self, path: str | os.PathLike[str] | None) -> Path:
         if path is None:
@@ -474,4 +483,6 @@ def _ahead(pictures: list[Picture], names: list[str], view: View) -> Iterator[Fu
 def _plain(value: object) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list, range)) else value

@@ -171,9 +171,10 @@ class Spade(Detector):
             check.one_of(getattr(self, name), name, choices)
         check.not_negative(self.smoothing, "smoothing")
         check.share(self.max_false_alarms, "max_false_alarms")
-        check.not_negative(self.calibration_images, "calibration_images")
+        check.whole(self.calibration_images, "calibration_images")
+        check.whole(self.seed, "seed")
         view = self._view()
-        if self.crop is not None and (view.resize[0] < min(view.size) or len(view.resize) != 1):
+        if self.crop is not None and (view.resize[0] < max(view.size) or len(view.resize) != 1):
             raise InputError(
                 f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
             )
@@ -198,6 +199,8 @@ class Spade(Detector):
     def _levels(self, available: int) -> list[int]:
         if self.levels is None:
             return list(range(available))
+        if not isinstance(self.levels, (Sequence, np.ndarray)) or isinstance(self.levels, str):
+            raise InputError(f"levels must be a list of numbers, 1 for the finest level, not {self.levels!r}.")
         chosen = sorted({check.positive_int(level, "levels") - 1 for level in self.levels})
         if not chosen or chosen[-1] >= available:
             raise InputError(f"levels must be among 1 to {available} for {self.backbone}, not {list(self.levels)}.")

@@ -237,7 +237,7 @@ def _case(case: Case, scale: tuple[float, float]) -> str:
     )
     name = f'<p class="path">{escape(case.path)}</p><p>{escape(facts)}</p>'
     return (
-        f'<article>{name}<div class="pictures">{"".join(pictures)}</div><div class="matches">{matches}</div></article>'
+        f'<article>{name}<div class="pictures">{"".join(pictures)}<div class="matches">{matches}</div></div></article>'
     )
 
 

@@ -20,11 +20,11 @@ REGION, MASK = (255, 255, 255), (0, 255, 255)
 def heat_range(maps: Iterable[np.ndarray], map_threshold: float | None) -> tuple[float, float]:
     """Return the scores drawn as coldest and hottest, one scale for all pictures of a model, so that they compare.
 
-    With a threshold: half of it to twice it, so that what lies above the threshold looks hot, and a normal picture cold.
+    With a threshold: a quarter of it to 1.75 times it. What lies above the threshold looks hot, a normal picture nearly clear.
     Without: the 50th to the 99.5th percentile of the maps.
     """
     if map_threshold is not None and map_threshold > 0:
-        return 0.5 * map_threshold, 2.0 * map_threshold
+        return 0.25 * map_threshold, 1.75 * map_threshold
     values = np.concatenate([each[np.isfinite(each)].ravel() for each in maps])
     if not values.size:
         return 0.0, 1.0

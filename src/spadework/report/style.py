@@ -28,9 +28,10 @@ svg text { fill: var(--ink); font-size: 11px; } .grid { stroke: var(--rule); str
 .threshold { stroke: var(--ink); stroke-width: 2; stroke-dasharray: 5 4; }
 article { background: var(--card); border-radius: 8px; padding: 12px; margin: 0 0 12px; break-inside: avoid; }
 .path { overflow-wrap: anywhere; font-size: 13px; color: var(--quiet); }
-.pictures, .matches { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 8px; }
-.pictures figure { flex: 0 1 300px; min-width: 0; } .pictures img { width: 100%; height: auto; border-radius: 4px; display: block; }
-.match { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start; }
+.pictures { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 8px; align-items: flex-start; }
+.matches { display: flex; flex-wrap: wrap; gap: 12px; flex: 1 1 200px; }
+.pictures > figure { flex: 0 1 280px; min-width: 0; } .pictures > figure img { width: 100%; height: auto; border-radius: 4px; display: block; }
+.match { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start; width: 202px; }
 .match img { width: 96px; height: auto; border-radius: 4px; display: block; } .match p { font-size: 12px; flex-basis: 100%; }
 @media print { body { font-size: 11px; } details { display: none; } }
 """

@@ -1,0 +1,154 @@
+"""Batches into a folder: names that never collide, resuming, nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from builders import normal_pictures, write_pictures
+
+from spadework.batch import find_jobs, inspect_batch
+from spadework.errors import InputError, OutputError
+
+
+def names(inputs, **options):
+    jobs, failures = find_jobs(inputs, **options)
+    assert not failures
+    return [job.name for job in jobs]
+
+
+def touch(root, *files):
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+def test_names_mirror_the_folder(tmp_path):
+    touch(tmp_path, "in/a.png", "in/good/a.png", "in/good/deep/b.jpg", "in/notes.txt")
+    assert names([tmp_path / "in"]) == ["a", "good/a", "good/deep/b"]
+
+
+def test_names_never_collide(tmp_path):
+    touch(tmp_path, "x/a.png", "x/a.jpg", "x/A.bmp", "y/a.png", "z/x/a.png")
+    found = names([tmp_path / "x", tmp_path / "y", tmp_path / "z" / "x"])
+    assert len({name.lower() for name in found}) == len(found) == 5
+    assert "y/a" in found
+
+
+def test_files_are_named_below_their_common_folder(tmp_path):
+    touch(tmp_path, "hole/000.png", "stain/000.png")
+    assert names([tmp_path / "hole" / "000.png", tmp_path / "stain" / "000.png"]) == ["hole/000", "stain/000"]
+    assert names([tmp_path / "hole" / "000.png"]) == ["000"]
+
+
+def test_a_picture_given_twice_is_inspected_once(tmp_path):
+    touch(tmp_path, "in/a.png")
+    assert names([tmp_path / "in", tmp_path / "in" / "a.png"]) == ["a"]
+
+
+def test_names_of_earlier_runs_are_kept_and_not_given_away(tmp_path):
+    touch(tmp_path, "in/a.png", "other/a.png")
+    named = {str((tmp_path / "in" / "a.png").resolve()): "a"}
+    assert names([tmp_path / "in"], named=named) == ["a"]
+    assert names([tmp_path / "other"], named=named) == ["a.png"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return write_pictures(tmp_path / "in", normal_pictures(4, start=20))
+
+
+class Counting:
+    """A detector that counts the pictures it is asked about, and can be interrupted."""
+
+    def __init__(self, model, stop_after=None):
+        self.model, self.asked, self.stop_after = model, [], stop_after
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def predict_each(self, paths, **options):
+        for found in self.model.predict_each(paths, **options):
+            if len(self.asked) == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(found.path)
+            yield found
+
+
+def test_resumes_after_an_interruption(model, pictures, tmp_path):
+    first = Counting(model, stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        inspect_batch(first, [tmp_path / "in"], tmp_path / "out")
+    with open(tmp_path / "out" / "predictions.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2  # what was done is listed
+    second = Counting(model)
+    result = inspect_batch(second, [tmp_path / "in"], tmp_path / "out")
+    assert (len(second.asked), result.resumed, len(result.rows)) == (2, 2, 4)
+    fresh = inspect_batch(model, [tmp_path / "in"], tmp_path / "fresh")
+    assert [row["score"] for row in result.rows] == [row["score"] for row in fresh.rows]
+
+
+def test_a_torn_journal_line_costs_one_picture(model, pictures, tmp_path):
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    journal = tmp_path / "out" / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-30])
+    again = Counting(model)
+    assert inspect_batch(again, [tmp_path / "in"], tmp_path / "out").resumed == 3
+    assert len(again.asked) == 1
+    assert inspect_batch(model, [tmp_path / "in"], tmp_path / "out").resumed == 4
+
+
+def test_inspects_again_what_changed(model, saved, pictures, tmp_path):
+    from spadework import Spade
+
+    own = Spade.load(saved)
+    inspect_batch(own, [tmp_path / "in"], tmp_path / "out")
+    cv2.imwrite(str(pictures[1]), np.zeros((64, 64, 3), np.uint8))  # the picture
+    assert inspect_batch(own, [tmp_path / "in"], tmp_path / "out").resumed == 3
+    (tmp_path / "out" / "maps" / "002.tiff").unlink()  # a result
+    assert inspect_batch(own, [tmp_path / "in"], tmp_path / "out").resumed == 3
+    assert inspect_batch(own, [tmp_path / "in"], tmp_path / "out", explain=True).resumed == 0  # an option
+    own.append(normal_pictures(1, start=70))  # the model
+    assert inspect_batch(own, [tmp_path / "in"], tmp_path / "out", explain=True).resumed == 0
+
+
+def test_results_of_other_pictures_stay(model, pictures, tmp_path):
+    write_pictures(tmp_path / "more", normal_pictures(2, start=30))
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out" / "maps").iterdir()}
+    result = inspect_batch(model, [tmp_path / "more"], tmp_path / "out")
+    assert len(result.rows) == 2
+    for path, data in before.items():
+        assert path.read_bytes() == data
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len({row["map"] for row in document["predictions"]}) == 6
+
+
+def test_a_bad_file_is_named_and_tried_again(model, pictures, tmp_path):
+    good = pictures[2].read_bytes()
+    pictures[2].write_bytes(good[:100])
+    result = inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    assert [failure.path for failure in result.failures] == [str(pictures[2])]
+    assert len(result.rows) == 3
+    pictures[2].write_bytes(good)
+    result = inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    assert (len(result.rows), result.resumed, result.failures) == (4, 3, ())
+
+
+def test_refuses_what_cannot_work(model, pictures, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="map_format"):
+        inspect_batch(model, [tmp_path / "in"], tmp_path / "out", map_format="bmp")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file"):
+        inspect_batch(model, [tmp_path / "in"], tmp_path / "file" / "out")
+
+
+def test_overlays_are_bounded_but_maps_are_not(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("spadework.batch.OVERLAY_SIDE", 50)
+    write_pictures(tmp_path / "in", normal_pictures(1, size=(80, 100)))
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    assert cv2.imread(str(tmp_path / "out" / "overlays" / "000.jpg")).shape == (40, 50, 3)
+    assert cv2.imread(str(tmp_path / "out" / "maps" / "000.tiff"), cv2.IMREAD_UNCHANGED).shape == (80, 100)

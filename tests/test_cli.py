@@ -1,0 +1,280 @@
+"""The command line as its users run it: subprocesses, exit codes, standard output and standard error."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from builders import TINY, defective_picture, normal_pictures, write_pictures
+
+from spadework import Spade
+
+SETTINGS = [option for name, value in TINY.items() for option in ("--set", f"{name}={value}")]
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "spadework", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+
+
+def only_json(done: subprocess.CompletedProcess[str]) -> dict:
+    """Standard output as one JSON document; anything else on it fails."""
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> Path:
+    """good/: 8 normal pictures; new/ok.png normal, new/bad.png defective."""
+    root = tmp_path_factory.mktemp("parts")
+    write_pictures(root / "good", normal_pictures(8))
+    (root / "new").mkdir()
+    cv2.imwrite(str(root / "new" / "ok.png"), normal_pictures(1, start=40)[0][..., ::-1])
+    cv2.imwrite(str(root / "new" / "bad.png"), defective_picture()[0][..., ::-1])
+    return root
+
+
+@pytest.fixture(scope="module")
+def fitted(parts) -> Path:
+    """A model fitted by the command line; tests that change it copy it."""
+    done = run("fit", parts / "good", "-o", parts / "part.spade", *SETTINGS, "--max-false-alarms", 0.2)
+    assert done.returncode == 0, done.stderr
+    assert "learnt 8 normal pictures" in done.stdout
+    assert "threshold" in done.stdout
+    return parts / "part.spade"
+
+
+@pytest.fixture
+def own(fitted, tmp_path) -> Path:
+    return Spade.load(fitted).save(tmp_path / "own.spade")
+
+
+def test_help_names_every_command():
+    done = run("--help")
+    assert done.returncode == 0
+    for command in "demo fit predict append threshold info evaluate benchmark backbones detectors datasets".split():
+        assert f"  {command} " in done.stdout
+        assert run(command, "--help").returncode == 0
+    assert "..." not in done.stdout.partition("Commands:")[2]  # no summary is cut off
+
+
+def test_version_and_unknown_command():
+    import spadework
+
+    assert run("--version").stdout.strip() == f"spadework {spadework.__version__}"
+    assert run("inspect").returncode == 2
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, spadework.cli.app; print([m for m in ('cv2', 'numpy', 'onnxruntime', 'torch') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+def test_predict_tells_verdicts(fitted, parts):
+    done = run("predict", fitted, parts / "new")
+    assert done.returncode == 0
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [(line[0], Path(line[2]).name) for line in lines] == [("anomalous", "bad.png"), ("normal", "ok.png")]
+    assert "2 inspected, 1 anomalous, 0 failed" in done.stderr
+
+
+def test_predict_json_equals_python(fitted, parts):
+    done = run("predict", fitted, parts / "new", "--json", "--explain")
+    found = only_json(done)["predictions"]
+    expected = Spade.load(fitted).predict(parts / "new")
+    assert [row["score"] for row in found] == pytest.approx(list(expected.scores), rel=1e-6)
+    match = found[0]["matches"][0]
+    assert Path(match["normal_image"]).parent.name == "good"
+    y0, x0, y1, x1 = match["box"]
+    mask = defective_picture()[1]
+    assert mask[y0:y1, x0:x1].any()  # what is explained is the defect
+
+
+def test_predict_goes_on_past_bad_files_and_tells(fitted, parts, tmp_path):
+    bad = tmp_path / "broken.png"
+    bad.write_text("no picture")
+    done = run("predict", fitted, bad, parts / "new" / "ok.png", tmp_path / "nowhere", "--json")
+    assert done.returncode == 1
+    document = only_json(done)
+    assert len(document["predictions"]) == 1
+    assert {Path(failure["path"]).name for failure in document["failures"]} == {"broken.png", "nowhere"}
+    assert "broken.png" in done.stderr
+    assert "nowhere" in done.stderr
+
+
+def test_predict_out_writes_maps_overlays_tables(fitted, parts, tmp_path):
+    out = tmp_path / "out"
+    done = run("predict", fitted, parts / "new", "--out", out, "--explain")
+    assert done.returncode == 0, done.stderr
+    score_map = cv2.imread(str(out / "maps" / "bad.tiff"), cv2.IMREAD_UNCHANGED)
+    expected = Spade.load(fitted).predict(parts / "new" / "bad.png").score_map
+    assert score_map.dtype == np.float32
+    np.testing.assert_allclose(score_map, expected, rtol=1e-5)
+    assert cv2.imread(str(out / "overlays" / "bad.jpg")).shape == (64, 64, 3)
+    assert cv2.imread(str(out / "explanations" / "bad.jpg")) is not None
+    with open(out / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(Path(row["path"]).name, row["verdict"]) for row in rows] == [
+        ("bad.png", "anomalous"),
+        ("ok.png", "normal"),
+    ]
+    assert [row["path"] for row in json.loads((out / "predictions.json").read_text())["predictions"]] == [
+        row["path"] for row in rows
+    ]
+
+
+def test_predict_npy(fitted, parts, tmp_path):
+    assert run("predict", fitted, parts / "new" / "ok.png", "--out", tmp_path, "--map-format", "npy").returncode == 0
+    assert np.load(tmp_path / "maps" / "ok.npy").shape == (64, 64)
+    assert run("predict", fitted, parts / "new", "--out", tmp_path, "--map-format", "jpeg").returncode == 2
+
+
+def test_append_info_threshold(own, parts):
+    before = only_json(run("info", own, "--json"))
+    assert before["normal_images"] == 8
+    done = run("append", own, parts / "new" / "ok.png", "--json")
+    assert done.returncode == 0, done.stderr
+    after = only_json(run("info", own, "--verify", "--json"))
+    assert (after["normal_images"], after["verified"]) == (9, True)
+    assert after["model_hash"] != before["model_hash"]
+    assert after["threshold"]["value"] == before["threshold"]["value"]
+    moved = only_json(run("threshold", own, "--max-false-alarms", 0.5, "--json"))
+    assert moved["threshold"]["value"] <= before["threshold"]["value"]
+    assert moved["threshold"]["promised"] == 0.5
+    again = run("append", own, parts / "new" / "ok.png", "--recalibrate")
+    assert "10 now" in again.stdout
+    assert "kappa = 1" in run("info", own).stdout
+
+
+def test_fit_refuses_to_replace_unless_told(own, parts):
+    before = (own / "header.json").read_bytes()
+    done = run("fit", parts / "good", "-o", own, *SETTINGS)
+    assert (done.returncode, "--overwrite" in done.stderr) == (2, True)
+    assert (own / "header.json").read_bytes() == before
+    assert run("fit", parts / "good", "-o", own, *SETTINGS, "--overwrite").returncode == 0
+
+
+def test_fit_skips_bad_files_by_name_or_stops(parts, tmp_path):
+    good = write_pictures(tmp_path / "good", normal_pictures(3))
+    good[1].write_bytes(good[1].read_bytes()[:200])  # truncated
+    done = run("fit", tmp_path / "good", "-o", tmp_path / "a.spade", *SETTINGS, "--json")
+    assert done.returncode == 1
+    assert [Path(failure["path"]).name for failure in only_json(done)["failures"]] == ["001.png"]
+    assert only_json(done)["normal_images"] == 2
+    done = run("fit", tmp_path / "good", "-o", tmp_path / "b.spade", *SETTINGS, "--strict")
+    assert (done.returncode, "001.png" in done.stderr) == (2, True)
+    assert not (tmp_path / "b.spade").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "nowhere", "-o", "a.spade"], ["nowhere", "does not exist|cannot be listed"]),
+        (["fit", ".", "-o", "a.spade"], ["no pictures found"]),
+        (["predict", "nowhere.spade", "."], ["nowhere.spade", "not a Spadework model"]),
+        (["fit", "PARTS", "-o", "a.spade", "--set", "kapa=3"], ["kapa", "kappa"]),
+        (["fit", "PARTS", "-o", "a.spade", "--set", "kappa"], ["NAME=VALUE"]),
+        (["fit", "PARTS", "-o", "a.spade", "--max-false-alarms", "2"], ["max_false_alarms", "between 0 and 1"]),
+        (["fit", "PARTS", "-o", "a.spade", "--backbone", "resnet"], ["resnet", "embedded"]),
+        (["fit", "PARTS", "-o", "a.spade", "--detector", "sponge"], ["sponge", "spade"]),
+        (["benchmark", "PARTS"], ["Found", "Expected", "mvtec"]),
+        (["evaluate", "MODEL", "nowhere"], ["nowhere", "no such folder"]),
+        (["demo", "--out", "PARTS"], ["not made by the demo"]),
+    ],
+)
+def test_bad_input_exits_with_2_and_a_sentence(arguments, words, parts, fitted, tmp_path):
+    known = {"PARTS": parts / "good", "MODEL": fitted}
+    done = run(*[known.get(each, each) for each in arguments], cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert any(each in done.stderr for each in word.split("|")), done.stderr
+    assert not (tmp_path / "a.spade").exists()
+
+
+def test_ctrl_c_in_fit_leaves_nothing(parts, tmp_path):
+    write_pictures(tmp_path / "many", normal_pictures(60))
+    command = [
+        sys.executable,
+        "-m",
+        "spadework",
+        "fit",
+        str(tmp_path / "many"),
+        "-o",
+        str(tmp_path / "a.spade"),
+        *SETTINGS,
+    ]
+    process = subprocess.Popen([*command, "--set", "image_size=256"], stderr=subprocess.PIPE, text=True)
+    draft = None
+    while draft is None and process.poll() is None:  # as soon as the work has begun
+        draft = next(tmp_path.glob(".a.spade*"), None)
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in errors) == (130, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many"]
+
+
+def test_a_closed_pipe_is_no_error(fitted, parts):
+    command = f"{sys.executable} -m spadework detectors | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("spade:")
+
+
+def test_lists_as_json():
+    assert {each["name"] for each in only_json(run("detectors", "--json"))["detectors"]} == {"spade"}
+    settings = {each["name"]: each for each in only_json(run("detectors", "--json"))["detectors"][0]["settings"]}
+    assert all(each["meaning"] for each in settings.values())
+    assert settings["kappa"]["default"] == 1
+    assert only_json(run("backbones", "--json"))["backbones"][0]["name"] == "embedded"
+    assert "mvtec" in {each["name"] for each in only_json(run("datasets", "--json"))["layouts"]}
+
+
+def test_datasets_renders_shows_and_benchmark_measures(tmp_path):
+    counts = ["--n-train", 6, "--n-good", 2, "--n-per-defect", 1, "--size", 64]
+    assert run("datasets", "--render", tmp_path / "parts", "--category", "gear", *counts).returncode == 0
+    shown = only_json(run("datasets", tmp_path / "parts", "--json"))
+    assert (shown["layout"], shown["categories"][0]["train"], shown["categories"][0]["masks"]) == ("mvtec", 6, True)
+    options = [*SETTINGS, "--report", tmp_path / "report"]
+    done = run("benchmark", tmp_path / "parts", "--json", "-", *options)
+    assert done.returncode == 0, done.stderr
+    (row,) = only_json(done)["results"]
+    needed = "dataset category detector backbone settings n_train n_test image_auroc pixel_auroc pro image_ap pixel_ap"
+    for key in f"{needed} fit_seconds predict_seconds_per_image peak_memory_mb".split():
+        assert row[key] is not None, key
+    assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+    run("fit", tmp_path / "parts" / "gear" / "train", "-o", tmp_path / "gear.spade", *SETTINGS)
+    done = run("evaluate", tmp_path / "gear.spade", tmp_path / "parts", "--json", tmp_path / "row.json")
+    assert "image AUROC" in done.stdout
+    (same,) = json.loads((tmp_path / "row.json").read_text())["results"]
+    assert {key: same[key] for key in ("image_auroc", "pixel_auroc", "pro")} == {
+        key: row[key] for key in ("image_auroc", "pixel_auroc", "pro")
+    }
+
+
+def test_json_target_is_refused_before_the_work(fitted, parts, tmp_path):
+    done = run("benchmark", parts, "--json", tmp_path)  # a folder
+    assert (done.returncode, "name a file" in done.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_demo_end_to_end(tmp_path):
+    done = run("demo", "--out", tmp_path / "demo", "--size", 128)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "demo" / "report.html") in done.stdout
+    assert (tmp_path / "demo" / "report.html").is_file()
+    again = run("demo", "--out", tmp_path / "demo", "--size", 128, "--json")
+    assert {row["category"] for row in only_json(again)["results"]} == {"board", "gear", "weave"}
+    assert os.listdir(tmp_path / "demo" / "inspection" / "gear" / "maps")
