@@ -11,10 +11,10 @@ demo: $(VENV)/installed
 	$(BIN)/spadework demo
 
 test: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 quick: $(VENV)/installed-dev lint
-	$(BIN)/python -m pytest -m "not slow and not real"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not real"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """What float16 storage costs and saves: room on disk, fit and predict time, and how far scores and measures move.
 
-    python benchmarks/storage.py           # three rendered categories, 40 normal and 65 test pictures each
-    python benchmarks/storage.py --tiny
+python benchmarks/storage.py           # three rendered categories, 40 normal and 65 test pictures each
+python benchmarks/storage.py --tiny
 """
 
 from __future__ import annotations

@@ -48,7 +48,10 @@ def test_too_few_images_promise_nothing(n):
 
 
 def test_what_can_be_promised_is_said():
-    assert str(conformal_threshold(_rising(99), 0.01)) == "at most 0.01 false alarms per normal image, from 99 normal images"
+    assert (
+        str(conformal_threshold(_rising(99), 0.01))
+        == "at most 0.01 false alarms per normal image, from 99 normal images"
+    )
     text = str(conformal_threshold(_rising(20), 0.01))
     assert "cannot be promised from 20 normal images, only 0.0476" in text
     assert "99 are needed" in text
@@ -148,9 +151,7 @@ def alarms_distribution(n: int, rate: float, m: int) -> np.ndarray:
     def log_beta(x, y):
         return math.lgamma(x) + math.lgamma(y) - math.lgamma(x + y)
 
-    return np.array(
-        [math.comb(m, j) * math.exp(log_beta(j + a, m - j + b) - log_beta(a, b)) for j in range(m + 1)]
-    )
+    return np.array([math.comb(m, j) * math.exp(log_beta(j + a, m - j + b) - log_beta(a, b)) for j in range(m + 1)])
 
 
 def test_the_distribution_of_alarms_is_one():

@@ -282,6 +282,12 @@ def test_a_crop_is_seen_and_brought_back_to_its_own_place(shape):
     np.testing.assert_allclose(inside.max(0) + 1, (y1, x1), atol=scale + 1)
 
 
+def test_the_crop_is_the_centre():
+    assert View((24,), (16, 16)).box((24, 48)) == (4, 16, 20, 32)
+    assert View((24,), (16, 16)).box((96, 48)) == (32, 8, 64, 40)
+    assert View((10,), (10, 4)).box((10, 10)) == (0, 3, 10, 7)
+
+
 @pytest.mark.parametrize("shape", [(24, 40), (40, 24), (48, 48)])
 def test_a_map_s_peak_comes_back_to_where_it_was_seen(shape):
     view = View((24,), (16, 16))

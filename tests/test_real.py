@@ -40,7 +40,9 @@ def test_hazelnut():
 def test_magnetic_tile_of_many_sizes():
     (category,) = open_dataset(real_data("magnetic_tile")).categories
     assert (len(category.train), len(category.test)) == (240, 195)
-    model = Spade(calibration_images=20, image_size=128, gallery_k=20).fit([sample.path for sample in category.train[:80]])
+    model = Spade(calibration_images=20, image_size=128, gallery_k=20).fit(
+        [sample.path for sample in category.train[:80]]
+    )
     few = [sample for sample in category.test if sample.kind in {"good", "blowhole"}][::4]
     found = model.predict([sample.path for sample in few])
     for prediction in found:

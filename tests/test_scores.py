@@ -43,7 +43,9 @@ def test_the_border_is_reflected():
     middle = len(weights) // 2
     found = smooth_map(edge, edge.shape, sigma=2.0)[0]
     # reflection repeats the edge: what stands at 0 also stands at -1
-    expected = [weights[middle + x] + (weights[middle + x + 1] if middle + x + 1 < len(weights) else 0) for x in range(middle)]
+    expected = [
+        weights[middle + x] + (weights[middle + x + 1] if middle + x + 1 < len(weights) else 0) for x in range(middle)
+    ]
     np.testing.assert_allclose(found[:middle], expected, atol=1e-6)
     flat = np.full((3, 2), 7.5, np.float32)  # smaller than the kernel
     np.testing.assert_allclose(smooth_map(flat, (3, 2), sigma=4.0), 7.5, rtol=1e-5)

@@ -468,6 +468,23 @@ def test_a_writer_that_knows_an_older_state_is_told_to_load_again(saved):
     assert Spade.load(saved).n_normal_ == 8
 
 
+def test_opening_while_a_writer_replaces_files_gives_the_new_model(saved, monkeypatch):
+    real, calls = storage._read_header, []
+
+    def read_then_write(path):
+        header = real(path)
+        calls.append(path)
+        if len(calls) == 1:
+            Spade.load(saved).recalibrate()  # between the reader's header and its files
+        return header
+
+    monkeypatch.setattr(storage, "_read_header", read_then_write)
+    found = ModelFolder.open(saved)
+    monkeypatch.undo()
+    assert found.header == real(saved)
+    assert found.rows("normal_scores") == 5
+
+
 def test_a_reader_goes_on_while_others_append(saved):
     reader = Spade.load(saved)
     before = answers(reader)

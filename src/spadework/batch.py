@@ -28,7 +28,8 @@ import cv2
 import numpy as np
 
 from spadework import check
-from spadework.detectors.base import Detector, Progress
+from spadework.detectors.base import Detector
+from spadework.detectors.reading import Progress
 from spadework.errors import InputError, OutputError
 from spadework.images import find_images, read_image, shrink
 from spadework.prediction import Failure, Prediction

@@ -12,7 +12,8 @@ from typing import Any
 
 from spadework.datasets import Category, Dataset
 from spadework.detectors import get_detector
-from spadework.detectors.base import Detector, Progress
+from spadework.detectors.base import Detector
+from spadework.detectors.reading import Progress
 from spadework.errors import InputError, SpadeworkError
 from spadework.evaluation import Evaluation, evaluate, failed_row
 

@@ -14,7 +14,7 @@ from spadework.batch import inspect_batch
 from spadework.benchmark import Benchmark
 from spadework.datasets import Category
 from spadework.datasets.synthetic import CATEGORIES, write_dataset
-from spadework.detectors.base import Progress
+from spadework.detectors.reading import Progress
 from spadework.detectors.spade import Spade
 from spadework.errors import OutputError
 from spadework.evaluation import Evaluation, evaluate

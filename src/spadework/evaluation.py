@@ -16,7 +16,8 @@ import numpy as np
 
 from spadework import check
 from spadework.datasets import Category, Sample
-from spadework.detectors.base import Detector, Progress
+from spadework.detectors.base import Detector
+from spadework.detectors.reading import Progress
 from spadework.errors import SpadeworkError
 from spadework.images import read_image, shrink
 from spadework.metrics import Curve, Measures, PixelAccumulator, image_measures

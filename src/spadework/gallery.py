@@ -131,6 +131,7 @@ class Gallery:
 
         Args:
             global_vector: float32 (D,).
+            k: how many, at least 1.
             exclude: an image to leave out, for leave-one-out scores.
 
         Returns:

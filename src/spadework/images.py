@@ -22,7 +22,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from spadework.errors import ImageError, InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 178_000_000  # 534 MB as RGB; a larger picture is refused before it is decoded, as Pillow does a little above
+MAX_PIXELS = (
+    178_000_000  # 534 MB as RGB; a larger picture is refused before it is decoded, as Pillow does a little above
+)
 SIZE_RULE = f"pictures may have up to {MAX_PIXELS // 10**6} million pixels. Cut it into parts or scale it down"
 ORIENTATION = 0x0112  # EXIF tag
 
@@ -271,7 +273,9 @@ class View:
         height, width = self.resized(image.shape)
         if height * width > MAX_PIXELS:
             came = f"{image.shape[0]} x {image.shape[1]} pixels"
-            raise ImageError(f"a picture of {came} is too long to keep its aspect: leave out crop, or cut it into parts.")
+            raise ImageError(
+                f"a picture of {came} is too long to keep its aspect: leave out crop, or cut it into parts."
+            )
         return self._cut(_resize(image, height, width))
 
     def see_mask(self, mask: np.ndarray) -> np.ndarray:

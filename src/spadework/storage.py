@@ -64,10 +64,16 @@ class ModelFolder:
         Raises:
             ModelError: not a model, a newer version, or damaged; the message says which file.
         """
-        folder = cls(Path(path), _read_header(Path(path)))
-        for name, entry in folder.header["arrays"].items():
-            folder._check(name, entry)
-        return folder
+        while True:
+            folder = cls(Path(path), _read_header(Path(path)))
+            try:
+                for name, entry in folder.header["arrays"].items():
+                    folder._check(name, entry)
+            except ModelError:
+                if _read_header(folder.path)["checksum"] == folder.header["checksum"]:
+                    raise  # damaged; otherwise a writer replaced files since the header was read: read the new one
+            else:
+                return folder
 
     def _check(self, name: str, entry: dict[str, Any]) -> None:
         file = self.path / entry["file"]
@@ -136,7 +142,9 @@ class ModelFolder:
                 os.fsync(file.fileno())
             os.replace(temporary, self.path / HEADER)
             _flush_folder(self.path)
-        with contextlib.suppress(OSError):  # it counts already; what cannot be cleared away now goes with the next commit
+        with contextlib.suppress(
+            OSError
+        ):  # it counts already; what cannot be cleared away now goes with the next commit
             self._tidy()
 
     def roll_back(self) -> None:

@@ -21,7 +21,6 @@ PAPER = "timm:wide_resnet50_2.tv_in1k"
 EMBEDDED_FILE = Path(__file__).with_name("embedded.onnx")
 EMBEDDED_SHA256 = "0537ee88d88669597184b7403ae23b32d6a61d1a5082feeaeed792736b498b66"
 
-_FRAMEWORKS = ("torch", "timm", "torchvision", "onnx", "onnxscript", "safetensors")
 _REINSTALL = "embedded.onnx is missing from the installation or damaged: reinstall spadework"
 _EXTRA = "the extra 'timm': pip install 'spadework[timm]'"
 
@@ -89,7 +88,7 @@ def open_backbone(
 
 def list_backbones() -> list[BackboneInfo]:
     """What can be opened, what each needs, and whether it is there. Imports no framework."""
-    missing = [module for module in _FRAMEWORKS if find_spec(module) is None]
+    missing = [module for module in weights.FRAMEWORKS if find_spec(module) is None]
     why = f"not installed: {', '.join(missing)}" if missing else ""
     needs = f"{_EXTRA}; the weights"
     seen = [_exported_info(record) for record in cache.list_records()]

@@ -81,16 +81,14 @@ def find(kind: str, model: str, weights: str) -> Exported | None:
 
 
 def find_by(kind: str, model: str, wanted: Callable[[Record], bool]) -> Exported | None:
-    """The first exported network of this model whose record is wanted."""
-    for path, record in _records():
-        if (record.kind, record.model) == (kind, model) and wanted(record):
-            return _checked(path)
-    return None
+    """The first undamaged network of this model whose record is wanted."""
+    fitting = (p for p, record in _records() if (record.kind, record.model) == (kind, model) and wanted(record))
+    return next((found for found in map(_checked, fitting) if found is not None), None)
 
 
 def list_records() -> list[Record]:
     """What has been exported so far by this version of the export code."""
-    return [record for _, record in _records()]
+    return [record for path, record in _records() if path.is_file()]
 
 
 def store(write: Callable[[Path], Record], target: Path) -> Exported:

@@ -91,6 +91,7 @@ def _write(network: networks.Network, target: Path, what: str) -> tuple[int, ...
     example = torch.zeros(2, 3, 4 * side, 6 * side)  # all different, so that no size is taken for a constant
     with torch.no_grad():
         outputs = network.module(example)
+    _check_grids(network.strides, outputs, example.shape[2:], what)
     levels = [f"level{i}" for i in range(1, len(network.strides) + 1)]
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     weights.framework("onnxscript")
@@ -108,6 +109,17 @@ def _write(network: networks.Network, target: Path, what: str) -> tuple[int, ...
     program.model.metadata_props.update(_metadata(network, what, channels, int(outputs[-1].shape[1])))
     program.save(str(target), external_data=False)
     return channels
+
+
+def _check_grids(strides: tuple[int, ...], outputs: Any, size: Any, what: str) -> None:
+    """Refuse unpadded networks before the exporter takes seconds and fails in its own words."""
+    for stride, values in zip(strides, outputs[:-1], strict=True):
+        if tuple(values.shape[2:]) != (size[0] // stride, size[1] // stride):
+            grid = f"{values.shape[2]} x {values.shape[3]}"
+            raise BackboneError(
+                f"{what}: its map at stride {stride} has a grid of {grid} for a picture of {size[0]} x {size[1]}; a "
+                "level needs one whole stride in both directions (padded convolutions give that): choose another network"
+            )
 
 
 def _metadata(network: networks.Network, what: str, channels: tuple[int, ...], global_dim: int) -> dict[str, str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _GLOBAL = "global"
+# The bytes of an external tensor in an ONNX file: field 13 of TensorProto, an entry with the key "location".
+_EXTERNAL, _LOCATION = b"\x6a", b"\x0a\x08location\x12"
 # A multiple of 14, 16 and 32, so that every common stride divides it.
 _PROBE_SIZE = 224
 _OFFER = "A backbone takes one float32 input (n, 3, H, W) and offers 4-D level maps; see docs/backbones.md"
@@ -78,7 +81,7 @@ class Backbone:
     ) -> None:
         self.path = Path(path)
         self.name = str(path) if name is None else name
-        self.hash = file_hash(self.path) if sha256 is None else sha256
+        self.hash = _hash_alone(self.path) if sha256 is None else sha256
         self._session = _open_session(self.path, _thread_count(threads))
         stated: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._input, self.fixed_size = _check_input(self._session, self.path)
@@ -214,6 +217,20 @@ def file_hash(path: Path) -> str:
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise BackboneError(f"{path} {reason}; give the path of an ONNX or weights file") from error
+
+
+def _hash_alone(path: Path) -> str:
+    """SHA-256 of an ONNX file, which must hold all its weights: those in a file beside it would not be in the hash."""
+    found = file_hash(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = content.find(_LOCATION)
+        # TensorProto.external_data: its tag and a length of one or two bytes come before the entry.
+        if at >= 0 and _EXTERNAL in content[max(0, at - 3) : at]:
+            raise BackboneError(
+                f"{path} keeps its weights in another file, so that its hash says nothing about them; save it as one "
+                "file (torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(FILE), NEW))"
+            )
+    return found
 
 
 def _thread_count(threads: int | None) -> int:

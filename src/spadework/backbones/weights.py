@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from spadework.backbones.cache import weights_folder
 from spadework.errors import BackboneError, MissingExtraError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+FRAMEWORKS = ("torch", "timm", "torchvision", "onnx", "onnxscript", "safetensors")  # the extra 'timm'
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def framework(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != module.split(".")[0]:
+        if (error.name or "").split(".")[0] not in (*FRAMEWORKS, module.split(".")[0]):
             raise BackboneError(f"{module} cannot be imported: {error}; reinstall it") from error
         raise MissingExtraError("exporting a network from timm or torchvision", "timm") from error
     except (ImportError, RuntimeError, OSError) as error:
@@ -63,7 +65,9 @@ def fetch(kind: str, model: str, published: Published) -> Path:
             return Path(hub.hf_hub_download(published.repository, published.file))
         target = _torch_home() / "hub" / "checkpoints" / published.file
         target.parent.mkdir(parents=True, exist_ok=True)
-        framework("torch.hub").download_url_to_file(published.url, str(target), progress=False)
+        stated = re.search(r"-([0-9a-f]{8,})\.", published.file)  # torch's hub names a file by the start of its SHA-256
+        prefix = stated.group(1) if stated else None
+        framework("torch.hub").download_url_to_file(published.url, str(target), hash_prefix=prefix, progress=False)
         return target
     except (MissingExtraError, BackboneError):
         raise

@@ -15,9 +15,7 @@ import tempfile
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,25 +26,13 @@ from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
 from spadework.correspondence import Correspondence
-from spadework.errors import ImageError, InputError, ModelError, SpadeworkError
-from spadework.images import Picture, View, gather, load
+from spadework.detectors.reading import Progress, Seen, picture_name, read_ahead
+from spadework.errors import InputError, ModelError, SpadeworkError
+from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.scores import find_regions, smooth_map, to_picture
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
-
-READ_AHEAD = 4  # pictures decoded while the network runs
-Progress = Callable[[str, int, int], None]  # what is done, how many are, how many there are
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A picture on its way to a detector. image: as it came, (H, W, 3) uint8. view: what is inspected of it. pyramid: its features."""
-
-    name: str
-    image: np.ndarray
-    view: np.ndarray
-    pyramid: Pyramid | None
 
 
 @dataclass(frozen=True)
@@ -228,7 +214,7 @@ class Detector(ABC):
         """Decode ahead in threads (OpenCV and Pillow let go of the interpreter), run the network in order."""
         view = self._view()
         names = [picture_name(picture, index) for index, picture in enumerate(pictures)]
-        for name, picture, decoded in zip(names, pictures, _ahead(pictures, names, view), strict=True):
+        for name, picture, decoded in zip(names, pictures, read_ahead(pictures, names, view), strict=True):
             try:
                 image, seen = decoded.result()
                 pyramid = self._pyramid(seen) if self.needs == "pyramid" else None
@@ -398,7 +384,8 @@ class Detector(ABC):
             threads: of the network; None for the default.
 
         Raises:
-            ModelError: no model, damaged, of a newer version, of another detector, or of another backbone.
+            ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when the network
+                is first needed: looking at a model needs none.
         """
         folder = ModelFolder.open(path)
         if folder.header.get("detector") != cls.name:
@@ -423,7 +410,9 @@ class Detector(ABC):
         """Return 16 hexadecimal digits that change with anything that changes an answer."""
         header = self._check_fitted().header
         arrays = {key: [entry["rows"], entry["crc32"]] for key, entry in sorted(header["arrays"].items())}
-        content = [header["detector"], header["settings"], header["backbone"], header["calibration"], arrays]
+        # Where the weights lie and how many threads run changes nothing: the backbone's hash says which network it is.
+        settings = {key: value for key, value in header["settings"].items() if key not in {"threads", "weights"}}
+        content = [header["detector"], settings, header["backbone"], header["calibration"], arrays]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     # ---- the network -------------------------------------------------------------------------------------------------------
@@ -452,32 +441,6 @@ class Detector(ABC):
         if folder is None:
             raise ModelError(f"this {type(self).__name__} is not fitted: call fit(normal_images) or load(path) first.")
         return folder
-
-
-def picture_name(picture: Picture, index: int) -> str:
-    """Return what messages and explanations call a picture."""
-    return f"array {index}" if isinstance(picture, np.ndarray) else os.fspath(picture)
-
-
-def _ahead(pictures: list[Picture], names: list[str], view: View) -> Iterator[Future[tuple[np.ndarray, np.ndarray]]]:
-    def decode(picture: Picture, name: str) -> tuple[np.ndarray, np.ndarray]:
-        image = load(picture, name=name)
-        try:
-            return image, view.see(image)
-        except (ValueError, ArithmeticError) as error:
-            raise ImageError(f"{name}: cannot be brought to the network's size: {error}") from error
-
-    with ThreadPoolExecutor(2, thread_name_prefix="spadework-read") as pool:
-        waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
-        try:
-            for picture, name in zip(pictures, names, strict=True):
-                waiting.append(pool.submit(decode, picture, name))
-                if len(waiting) > READ_AHEAD:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _plain(value: object) -> Any:

@@ -17,7 +17,8 @@ import numpy as np
 from spadework import check
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond
-from spadework.detectors.base import Detector, Judgement, Progress, Seen
+from spadework.detectors.base import Detector, Judgement
+from spadework.detectors.reading import Progress, Seen
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture, View, gather

@@ -1,0 +1,61 @@
+"""Pictures on their way to a detector: decoded ahead in threads while the network and the search run.
+
+In: paths and arrays. Out: each picture as it came and as the network sees it, in order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from spadework.errors import ImageError
+from spadework.images import Picture, View, load
+from spadework.pyramid import Pyramid
+
+READ_AHEAD = 4  # pictures decoded while the network runs
+Progress = Callable[[str, int, int], None]  # what is done, how many are, how many there are
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture on its way to a detector. image: as it came, (H, W, 3) uint8. view: what is inspected of it. pyramid: its features."""
+
+    name: str
+    image: np.ndarray
+    view: np.ndarray
+    pyramid: Pyramid | None
+
+
+def picture_name(picture: Picture, index: int) -> str:
+    """Return what messages and explanations call a picture."""
+    return f"array {index}" if isinstance(picture, np.ndarray) else os.fspath(picture)
+
+
+def read_ahead(
+    pictures: list[Picture], names: list[str], view: View
+) -> Iterator[Future[tuple[np.ndarray, np.ndarray]]]:
+    """Yield, in order, each picture as it came and as the network sees it, decoded a few ahead in threads."""
+
+    def decode(picture: Picture, name: str) -> tuple[np.ndarray, np.ndarray]:
+        image = load(picture, name=name)
+        try:
+            return image, view.see(image)
+        except (ValueError, ArithmeticError) as error:
+            raise ImageError(f"{name}: cannot be brought to the network's size: {error}") from error
+
+    with ThreadPoolExecutor(2, thread_name_prefix="spadework-read") as pool:
+        waiting: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
+        try:
+            for picture, name in zip(pictures, names, strict=True):
+                waiting.append(pool.submit(decode, picture, name))
+                if len(waiting) > READ_AHEAD:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
