@@ -49,6 +49,15 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
+def large_network() -> str:
+    """The name of a Wide-ResNet-50-2 with random weights: shapes and times are those of the published one. Needs the extra timm."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    from torchvision_shim import make_importable
+
+    make_importable()  # a CPU build of PyTorch has no torchvision of its own
+    return "timm:wide_resnet50_2.tv_in1k@random"
+
+
 def finish(name: str, rows: list[Row], columns: dict[str, str], options: argparse.Namespace) -> int:
     """Print the rows, write them as JSON, and return 1 if any answer was wrong."""
     document = {"command": f"python benchmarks/{name}.py", "machine": machine(), "columns": columns, "rows": rows}

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import Row, finish, parser, peak_mb
+from common import Row, finish, large_network, parser, peak_mb
 
 from spadework import Spade, load
 from spadework.datasets.synthetic import render
 
 COLUMNS = {"what": "what", "measured": "measured", "unit": "unit", "bar": "bar"}
-LARGE = "timm:wide_resnet50_2.tv_in1k@random"
 
 
 def main() -> int:
@@ -113,7 +112,7 @@ def append_rows(folder: Path, tiny: bool) -> list[Row]:
 def memory_rows(folder: Path) -> list[Row]:
     """The paper's settings with a network of the paper's sizes; the prediction in a process of its own."""
     paths = pictures(folder / "large", 400, 256)
-    Spade.paper(backbone=LARGE, calibration_images=0).fit(paths, path=folder / "large.spade")
+    Spade.paper(backbone=large_network(), calibration_images=0).fit(paths, path=folder / "large.spade")
     command = [sys.executable, __file__, "--memory", str(folder / "large.spade"), str(paths[0])]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     what = "`Spade.paper()`, Wide-ResNet-50-2, 400 normal pictures: "

@@ -12,6 +12,7 @@ Nothing here imports torch: once a network is exported, inspection does without 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -108,7 +109,8 @@ def store(write: Callable[[Path], Record], target: Path) -> Exported:
             "make room there, or set SPADEWORK_CACHE to a folder that can be written"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong above is what is to be told
+            temporary.unlink()
     return Exported(target, record)
 
 
