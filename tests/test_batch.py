@@ -152,3 +152,17 @@ def test_overlays_are_bounded_but_maps_are_not(model, tmp_path, monkeypatch):
     inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
     assert cv2.imread(str(tmp_path / "out" / "overlays" / "000.jpg")).shape == (40, 50, 3)
     assert cv2.imread(str(tmp_path / "out" / "maps" / "000.tiff"), cv2.IMREAD_UNCHANGED).shape == (80, 100)
+
+
+def test_a_picture_that_vanishes_half_way_is_named_and_the_batch_goes_on(model, pictures, tmp_path):
+    class Vanishing(Counting):
+        def predict_each(self, paths, **options):
+            for found in super().predict_each(paths, **options):
+                if len(self.asked) == 2:
+                    pictures[1].unlink()
+                yield found
+
+    result = inspect_batch(Vanishing(model), [tmp_path / "in"], tmp_path / "out")
+    assert [failure.path for failure in result.failures] == [str(pictures[1])]
+    assert len(result.rows) == 3
+    assert "gone" in str(result.failures[0].error)

@@ -30,7 +30,7 @@ import numpy as np
 from spadework import check
 from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress
-from spadework.errors import InputError, OutputError
+from spadework.errors import ImageError, InputError, OutputError
 from spadework.images import find_images, read_image, shrink
 from spadework.prediction import Failure, Prediction
 from spadework.report import heat_range, overlay
@@ -172,7 +172,10 @@ def inspect_batch(
             if isinstance(found, Failure):
                 failures.append(found)
             else:
-                done[job.name] = writer.write(job, found)
+                try:
+                    done[job.name] = writer.write(job, found)
+                except ImageError as error:  # it was read a moment ago, and is now gone or changed
+                    failures.append(Failure(os.fspath(job.path), error))
             if progress:
                 progress("inspecting", resumed + number, len(jobs))
     finally:  # also on Ctrl-C: what was done is listed
@@ -221,7 +224,10 @@ class _Writer:
 
     def write(self, job: Job, found: Prediction) -> dict[str, Any]:
         """Write one picture's files, then its line in the journal."""
-        key = self._key(job)  # before reading the picture again: a change in between is seen at the next run
+        try:
+            key = self._key(job)  # before reading the picture again: a change in between is seen at the next run
+        except OSError as error:
+            raise ImageError(f"{job.path}: was there a moment ago and is gone: {error.strerror}.") from error
         row = found.to_json() | {"name": job.name, "model_hash": self.model_hash}
         files: list[str] = []
         if found.score_map is not None:
