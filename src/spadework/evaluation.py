@@ -163,6 +163,7 @@ def _row(
     backbone = detector.folder_.header["backbone"]
     return {
         "dataset": category.dataset,
+        "root": os.fspath(category.root),
         "category": category.name,
         "detector": detector.name,
         "backbone": backbone["name"] if backbone else None,
@@ -190,7 +191,8 @@ def failed_row(category: Category, detector: str, settings: dict[str, Any], erro
     """Return a row of nulls for a run that ended with an error; "error" says why."""
     from spadework import __version__
 
-    known = {"dataset": category.dataset, "category": category.name, "detector": detector, "settings": settings}
+    known: dict[str, Any] = {"dataset": category.dataset, "root": os.fspath(category.root), "category": category.name}
+    known |= {"detector": detector, "settings": settings}
     empty = dict.fromkeys(("backbone", *MEASURES, "fit_seconds", "predict_seconds_per_image", "peak_memory_mb"))
     counts = {"n_train": len(category.train), "n_test": len(category.test), "spadework": __version__}
     return known | counts | empty | {"error": str(error), "reasons": dict.fromkeys(empty, str(error))}
