@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from builders import normal_pictures, write_pictures
 
+from spadework import Spade
 from spadework.batch import find_jobs, inspect_batch
 from spadework.errors import InputError, OutputError
 
@@ -166,3 +167,13 @@ def test_a_picture_that_vanishes_half_way_is_named_and_the_batch_goes_on(model, 
     assert [failure.path for failure in result.failures] == [str(pictures[1])]
     assert len(result.rows) == 3
     assert "gone" in str(result.failures[0].error)
+
+
+def test_what_an_earlier_state_left_is_cleared_away(saved, pictures, tmp_path):
+    model = Spade.load(saved)
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out", explain=True)
+    assert len(list((tmp_path / "out" / "explanations").iterdir())) == 4
+    model.append(normal_pictures(1, start=70))
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out", map_format="npy")
+    assert list((tmp_path / "out" / "explanations").iterdir()) == []  # they showed matches of the model as it was
+    assert {path.suffix for path in (tmp_path / "out" / "maps").iterdir()} == {".npy"}

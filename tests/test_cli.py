@@ -152,7 +152,8 @@ def test_append_info_threshold(own, parts):
     assert moved["threshold"]["value"] <= before["threshold"]["value"]
     assert moved["threshold"]["promised"] == 0.5
     again = run("append", own, parts / "new" / "ok.png", "--recalibrate")
-    assert "10 now" in again.stdout
+    assert "9 now" in again.stdout  # a picture counts once
+    assert "from 5 normal images" in again.stdout
     assert "kappa = 1" in run("info", own).stdout
 
 
@@ -181,7 +182,10 @@ def test_fit_skips_bad_files_by_name_or_stops(parts, tmp_path):
     [
         (["fit", "nowhere", "-o", "a.spade"], ["nowhere", "does not exist|cannot be listed"]),
         (["fit", ".", "-o", "a.spade"], ["no pictures found"]),
-        (["predict", "nowhere.spade", "."], ["nowhere.spade", "not a Spadework model"]),
+        (["predict", "nowhere.spade", "."], ["nowhere.spade", "does not exist"]),
+        (["predict", "STEM", "."], ["does not exist", "Did you mean", "part.spade"]),
+        (["predict", "PARTS", "."], ["good", "not a Spadework model"]),
+        (["fit", "ALL", "-o", "a.spade"], ["laid out as a data set", "Learn from"]),
         (["fit", "PARTS", "-o", "a.spade", "--set", "kapa=3"], ["kapa", "kappa"]),
         (["fit", "PARTS", "-o", "a.spade", "--set", "kappa"], ["NAME=VALUE"]),
         (["fit", "PARTS", "-o", "a.spade", "--max-false-alarms", "2"], ["max_false_alarms", "between 0 and 1"]),
@@ -193,7 +197,7 @@ def test_fit_skips_bad_files_by_name_or_stops(parts, tmp_path):
     ],
 )
 def test_bad_input_exits_with_2_and_a_sentence(arguments, words, parts, fitted, tmp_path):
-    known = {"PARTS": parts / "good", "MODEL": fitted}
+    known = {"ALL": parts, "PARTS": parts / "good", "MODEL": fitted, "STEM": fitted.with_suffix("")}
     done = run(*[known.get(each, each) for each in arguments], cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -278,3 +282,35 @@ def test_demo_end_to_end(tmp_path):
     again = run("demo", "--out", tmp_path / "demo", "--size", 128, "--json")
     assert {row["category"] for row in only_json(again)["results"]} == {"board", "gear", "weave"}
     assert os.listdir(tmp_path / "demo" / "inspection" / "gear" / "maps")
+
+
+def test_the_same_pictures_twice_are_told(parts, fitted, own):
+    done = run("append", own, parts / "good", "--json")
+    assert only_json(done)["appended"] == 0
+    assert len(only_json(done)["repeated"]) == 8
+    assert "in the model already" in done.stderr
+    done = run("fit", parts / "good", parts / "new" / "ok.png", "-o", own, "--overwrite", *SETTINGS)
+    assert "learnt 9 normal pictures" in done.stdout
+
+
+def test_one_picture_gives_no_verdicts_and_says_so(parts, tmp_path):
+    done = run("fit", parts / "good" / "000.png", "-o", tmp_path / "one.spade", *SETTINGS)
+    assert "no threshold, so no verdicts" in done.stdout
+    done = run("predict", tmp_path / "one.spade", parts / "new")
+    assert "no threshold, so no verdicts" in done.stderr
+
+
+def test_nothing_inspected_is_told_by_the_exit_code(fitted, tmp_path):
+    assert run("predict", fitted, tmp_path / "nowhere").returncode == 2
+    (tmp_path / "text.png").write_text("no picture")
+    assert run("predict", fitted, tmp_path / "text.png", "--out", tmp_path / "out").returncode == 2
+
+
+def test_measuring_on_learnt_pictures_is_warned_of(parts, fitted, tmp_path):
+    write_pictures(tmp_path / "set" / "good", normal_pictures(8))  # those that were learnt: the held-out one among them
+    write_pictures(tmp_path / "set" / "bad", [defective_picture()[0]])
+    done = run("evaluate", fitted, tmp_path / "set", "--json", "-")
+    assert only_json(done)["results"][0]["n_test_learnt"] == 1
+    assert "1 test pictures are in the model" in done.stderr
+    done = run("evaluate", fitted, tmp_path / "set")
+    assert "1 of 1 defective pictures found, 0 false alarms on 1 good ones" in done.stdout

@@ -546,3 +546,36 @@ def test_memory_does_not_grow_with_the_inspections(model):
     gc.collect()
     if open_files:
         assert len(os.listdir("/proc/self/fd")) <= open_files + 1
+
+
+def test_a_picture_counts_once_however_often_it_comes(tmp_path):
+    paths = write_pictures(tmp_path / "good", NORMAL)
+    copies = write_pictures(tmp_path / "again", NORMAL[:2])
+    model = Spade(**TINY).fit([*paths, *copies])
+    assert model.n_normal_ == len(NORMAL)
+    assert model.repeated_ == tuple(map(str, copies))
+    assert told(model) == told(Spade(**TINY).fit(paths))
+    assert model.threshold_.value > 0  # a copy left in would be at distance 0 from its own
+    model.append([*copies, normal_picture(50)])
+    assert (model.n_normal_, model.repeated_) == (len(NORMAL) + 1, tuple(map(str, copies)))
+    assert Spade(**TINY).fit([NORMAL[0], NORMAL[0]]).threshold_.value is None  # one picture has no other
+
+
+@pytest.mark.parametrize(
+    "tree", ["train/good test/good test/crack", "good crack", "train/ok test/ok", "part/train/good part/test/good"]
+)
+def test_a_whole_data_set_is_not_learnt_as_normal(tree, tmp_path):
+    for number, folder in enumerate(tree.split()):
+        write_pictures(tmp_path / "set" / folder, normal_pictures(2, start=10 * number))
+    for learn in (Spade(**TINY).fit, tiny_model(3).append):
+        with pytest.raises(InputError, match="laid out as a data set"):
+            learn(tmp_path / "set")
+        with pytest.raises(InputError, match="laid out as a data set"):
+            learn([tmp_path / "set"])
+
+
+def test_folders_of_folders_of_normal_pictures_are_learnt(tmp_path):
+    write_pictures(tmp_path / "alone" / "good", normal_pictures(2))
+    write_pictures(tmp_path / "days" / "monday", normal_pictures(2, start=2))
+    write_pictures(tmp_path / "days" / "tuesday", normal_pictures(2, start=4))
+    assert Spade(**TINY).fit([tmp_path / "alone", tmp_path / "days"]).n_normal_ == 6

@@ -81,6 +81,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     write_pictures(tmp_path / "good", normal_pictures(6))
+    write_pictures(tmp_path / "false_alarms", normal_pictures(2, start=6))
     write_pictures(tmp_path, [defective_picture()[0]], prefix="new")
     (tmp_path / "new000.png").rename(tmp_path / "new.png")
     blocks = re.findall(r"```python\n(.*?)```", DOCS["README.md"], re.DOTALL)

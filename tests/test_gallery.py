@@ -237,6 +237,7 @@ def test_pictures_of_one_name_from_two_folders_stay_apart(tmp_path):
     model = Spade(**tiny_model(2).settings()).fit([tmp_path / "left", tmp_path / "right"])
     assert model.n_normal_ == 4
     assert len({entry.name for entry in model.gallery_.entries}) == 4
+    write_pictures(tmp_path / "left", normal_pictures(2, start=8))  # other pictures under names that are known
     append_names = [entry.name for entry in model.append(tmp_path / "left").gallery_.entries]
     assert append_names[4:] == append_names[:2]
 

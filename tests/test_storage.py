@@ -407,7 +407,7 @@ def test_what_is_no_model_is_refused(tmp_path, saved):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"empty: is not a Spadework model \(no header.json in it\)"):
         Spade.load(tmp_path / "empty")
-    with pytest.raises(ModelError, match="nowhere: is not a Spadework model"):
+    with pytest.raises(ModelError, match="nowhere: does not exist"):
         Spade.load(tmp_path / "nowhere")
     (tmp_path / "text").write_text("hello")
     with pytest.raises(ModelError, match="text: is a file; a Spadework model is a folder"):

@@ -118,3 +118,15 @@ def test_bad_counts_and_places_are_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="file"):
         write_dataset(tmp_path / "file", categories=["gear"], n_train=1, size=32)
+
+
+def test_rendering_replaces_its_own_and_never_others(tmp_path):
+    write_dataset(tmp_path, categories=["gear"], n_train=3, n_good=1, n_per_defect=0, size=64)
+    smaller = write_dataset(tmp_path, categories=["gear"], n_train=2, n_good=1, n_per_defect=0, size=64)
+    assert len(smaller.categories[0].train) == 2  # nothing is left of the larger one
+    own = tmp_path / "weave" / "train" / "good" / "000.png"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    with pytest.raises(OutputError, match="not rendered by Spadework"):
+        write_dataset(tmp_path, n_train=1, n_good=1, n_per_defect=0, size=64)
+    assert own.read_bytes() == b"mine"

@@ -238,10 +238,12 @@ class _Writer:
             if self.explain:
                 row["matches"], row["explanation"] = self._explanation(job, found, picture)
                 files += [row["explanation"]] if row["explanation"] else []
+        for file in set(self.earlier.get(job.name, {}).get("files", ())) - set(files):
+            (self.out / file).unlink(missing_ok=True)  # of an earlier state of the picture or the model: no longer true
         line = json.dumps({"name": job.name, "key": key, "files": files, "row": row}) + "\n"
         with _as_output_error(self.journal), open(self.journal, "a", encoding="utf-8") as file:
             file.write(line)
-        self.earlier[job.name] = {"key": key, "row": row}
+        self.earlier[job.name] = {"key": key, "files": files, "row": row}
         return row
 
     def _map(self, job: Job, score_map: np.ndarray) -> str:

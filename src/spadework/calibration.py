@@ -44,7 +44,7 @@ class Threshold:
 
     def __str__(self) -> str:
         if self.value is None or self.promised is None:
-            return f"no threshold: {self.n} normal images were scored against the others, at least 2 are needed"
+            return "no threshold, so no verdicts: it takes at least 2 different normal images, each scored against the others"
         if self.kept:
             return f"at most {self.asked:.3g} false alarms per normal image, from {self.n} normal images"
         needed = math.ceil(1 / self.asked) - 1

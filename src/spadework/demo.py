@@ -27,38 +27,13 @@ MARKER = ".spadework-demo"
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo showed and where. The counts are over all categories, at the thresholds set without a defect."""
+    """What the demo showed and where."""
 
     benchmark: Benchmark
     parts: Path
     inspection: Path
     report: Path
     seconds: float
-
-    @property
-    def defective(self) -> int:
-        """Defective test pictures."""
-        return sum(int(each.image_labels.sum()) for each in self.benchmark.evaluations)
-
-    @property
-    def good(self) -> int:
-        """Normal test pictures."""
-        return sum(int((~each.image_labels).sum()) for each in self.benchmark.evaluations)
-
-    @property
-    def found(self) -> int:
-        """Defective test pictures that were called anomalous."""
-        return sum(_alarms(each, True) for each in self.benchmark.evaluations)
-
-    @property
-    def false_alarms(self) -> int:
-        """Normal test pictures that were called anomalous."""
-        return sum(_alarms(each, False) for each in self.benchmark.evaluations)
-
-
-def _alarms(each: Evaluation, anomalous: bool) -> int:
-    assert each.threshold is not None  # fitted on many pictures
-    return int(((each.image_scores > each.threshold) & (each.image_labels == anomalous)).sum())
 
 
 def run_demo(

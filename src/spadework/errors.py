@@ -51,4 +51,6 @@ class MissingExtraError(SpadeworkError, ImportError):
     """An optional dependency is missing. The message holds the exact install line."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the extra {extra!r}: install it with  pip install 'spadework[{extra}]'")
+        super().__init__(
+            f"{what} needs the extra {extra!r}: install it with  pip install 'spadework[{extra}]'  (in a clone of the repository: pip install -e '.[{extra}]')"
+        )

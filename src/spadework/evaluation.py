@@ -66,7 +66,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a test showed. `row` holds the numbers (null where undefined, with the reason under "reasons"); the rest is for drawing."""
+    """What a test showed. `row` holds the numbers (null where undefined, with the reason under "reasons"); the rest is for drawing.
+
+    `row["n_test_learnt"]` counts test pictures that the model was fitted on: above 0, the measures say nothing about new pictures.
+    """
 
     row: dict[str, Any]
     image_scores: np.ndarray
@@ -81,6 +84,15 @@ class Evaluation:
     pixel_roc: Curve | None
     pro_curve: Curve | None
     cases: tuple[Case, ...]
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """Pictures at the threshold: "false_alarms" of "normal", "found" of "anomalous"; None without a threshold."""
+        if self.threshold is None:
+            return None
+        alarm, bad = self.image_scores > self.threshold, self.image_labels
+        found = {"false_alarms": alarm & ~bad, "normal": ~bad, "found": alarm & bad, "anomalous": bad}
+        return {name: int(which.sum()) for name, which in found.items()}
 
 
 def evaluate(
@@ -107,7 +119,7 @@ def evaluate(
     cropped = detector._view().crop is not None
     resolution = check.one_of(resolution or ("view" if cropped else "original"), "resolution", RESOLUTIONS)
     pixels, picked = PixelAccumulator(), _Picker(detector.threshold_.value)
-    scores, seconds = [], 0.0
+    scores, seconds, learnt = [], 0.0, 0
     has_maps, has_masks = False, True
     started = time.perf_counter()
     samples = category.test
@@ -116,6 +128,7 @@ def evaluate(
             raise found.error
         seconds += time.perf_counter() - started
         scores.append(found.score)
+        learnt += bool(found.nearest_images and found.nearest_images[0][1] == 0.0)
         mask = sample.read_mask(found.size)
         has_masks &= mask is not None
         score_map = found.score_map if resolution == "original" else found.view_map
@@ -133,6 +146,7 @@ def evaluate(
         | {
             "pro_limit": pro_limit,
             "resolution": resolution,
+            "n_test_learnt": learnt,
             "predict_seconds_per_image": round(seconds / max(1, len(samples)), 4),
         },
         image_scores=np.array(scores, np.float64),

@@ -6,14 +6,13 @@ Kept in a model folder (storage.py), `N` images:
     pyramid_checks    (N,) uint32: CRC-32 of each row of `pyramids`, checked when the row is first read
     globals           (N, D) float32: global vectors
     thumbnails        (bytes,) uint8: JPEG pictures one after another
-    entries           (bytes,) uint8: one JSON line an image: name, size [H, W], thumbnail [start, end, CRC-32], sha256 of the pixels
+    entries           (bytes,) uint8: one JSON line an image: name, size [H, W], thumbnail [start, end, CRC-32], sha256 of shape and pixels
 Only the global vectors and the entries are held in memory. Rows of `pyramids` are mapped while they are used and let go, so memory does
 not grow with N, nor with the number of inspections.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ import cv2
 import numpy as np
 
 from spadework.errors import ModelError
-from spadework.images import shrink
+from spadework.images import pixel_hash, shrink
 from spadework.pyramid import Geometry, Pyramid, descriptors
 from spadework.storage import ModelFolder
 
@@ -104,7 +103,7 @@ class Gallery:
             "name": name,
             "size": list(image.shape[:2]),
             "thumbnail": [start, start + len(thumbnail), zlib.crc32(thumbnail.tobytes())],
-            "sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+            "sha256": pixel_hash(image),
         }
         line = np.frombuffer(json.dumps(entry).encode() + b"\n", np.uint8)
         self.folder.append("pyramids", record[None])

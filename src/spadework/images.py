@@ -9,6 +9,7 @@ frames before a pixel is decoded, and knows CMYK and palettes. OpenCV decodes wh
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -229,6 +230,13 @@ def gather(images: Picture | Iterable[Picture]) -> list[Picture]:
 def load(picture: Picture, *, name: str = "image") -> np.ndarray:
     """Return one picture, whatever it came as, as uint8 (H, W, 3) RGB."""
     return as_rgb(picture, name=name) if isinstance(picture, np.ndarray) else read_image(picture)
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    """SHA-256 of a picture's shape and pixels, hexadecimal: equal for equal pictures, whatever file they came from."""
+    content = hashlib.sha256(repr(image.shape).encode())
+    content.update(np.ascontiguousarray(image).data)
+    return content.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -268,6 +268,8 @@ def _read_header(path: Path) -> dict[str, Any]:
     try:
         header = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if not path.exists():
+            raise ModelError(_no_such_model(path)) from None
         raise ModelError(
             f"{path}: is not a Spadework model (no {HEADER} in it). A model is a folder made by `spadework fit`."
         ) from None
@@ -287,6 +289,14 @@ def _read_header(path: Path) -> dict[str, Any]:
     if header.get("checksum") != _checksum(header):
         raise ModelError(f"{file}: is damaged (checksum differs). Restore the model or fit again.")
     return header
+
+
+def _no_such_model(path: Path) -> str:
+    beside = path.with_name(f"{path.name}.spade")
+    hint = (
+        f"Did you mean {beside}?" if beside.is_dir() else "A model is a folder made by `spadework fit`; check the path."
+    )
+    return f"{path}: does not exist. {hint}"
 
 
 def _checksum(header: dict[str, Any]) -> int:

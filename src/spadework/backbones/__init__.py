@@ -22,7 +22,7 @@ EMBEDDED_FILE = Path(__file__).with_name("embedded.onnx")
 EMBEDDED_SHA256 = "0537ee88d88669597184b7403ae23b32d6a61d1a5082feeaeed792736b498b66"
 
 _REINSTALL = "embedded.onnx is missing from the installation or damaged: reinstall spadework"
-_EXTRA = "the extra 'timm': pip install 'spadework[timm]'"
+_EXTRA = "the extra 'timm': pip install 'spadework[timm]' (in a clone: pip install -e '.[timm]')"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,8 +109,26 @@ def _present(found: Benchmark, json_file: str | None, report: Path | None) -> No
         write_json(found.to_json(), json_file)
     if json_file != "-":
         measures_table(found.rows)
+        for each in found.evaluations:
+            say(_at_threshold(each))
+    for row in found.rows:
+        if row.get("n_test_learnt"):
+            count, name = row["n_test_learnt"], row["category"]
+            note(
+                f"warning: {name}: {count} test pictures are in the model, so these measures say nothing about new ones"
+            )
     if report is not None:
         _write_report(report, found.evaluations)
+
+
+def _at_threshold(each: Evaluation) -> str:
+    counts, name = each.counts, each.row["category"]
+    if counts is None:
+        return f"{name}: no threshold, so no verdicts"
+    return (
+        f"{name}: at the threshold {each.threshold:.4g}, set without a defect: {counts['found']} of {counts['anomalous']} defective pictures "
+        f"found, {counts['false_alarms']} false alarms on {counts['normal']} good ones"
+    )
 
 
 def _write_report(report: Path, evaluations: Sequence[Evaluation]) -> None:
@@ -132,7 +152,7 @@ def demo(
 
     Fits, inspects, evaluates and writes a report. Needs no data and no download.
     """
-    from spadework.demo import run_demo
+    from spadework.demo import MAX_FALSE_ALARMS, run_demo
 
     with progress_bar() as progress:
         shown = run_demo(out, size=size, seed=seed, progress=progress, announce=note)
@@ -140,13 +160,16 @@ def demo(
         say_json(shown.benchmark.to_json() | {"report": str(shown.report), "seconds": round(shown.seconds, 1)})
         return
     measures_table(shown.benchmark.rows)
+    for each in shown.benchmark.evaluations:
+        say(_at_threshold(each))
     say(
-        f"defective pictures found: {shown.found} of {shown.defective}; false alarms: {shown.false_alarms} of {shown.good}"
+        f"(about half of the rendered defects are faint on purpose; at most {MAX_FALSE_ALARMS:.0%} false alarms were asked for)"
     )
     say(f"done in {shown.seconds:.0f} s")
     say(f"pictures     {shown.parts}")
     say(f"maps         {shown.inspection}")
     say(f"HTML report  {shown.report}")
+    command = "spadework" if shutil.which("spadework") else sys.argv[0]
     say("Now with your own pictures:")
-    say("  spadework fit GOOD_FOLDER -o part.spade")
-    say("  spadework predict part.spade NEW_FOLDER --out results --explain")
+    say(f"  {command} fit GOOD_FOLDER -o part.spade")
+    say(f"  {command} predict part.spade NEW_FOLDER --out results --explain")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spadework.detectors.base import Detector
     from spadework.prediction import Failure, Prediction
 
-SOME_FAILED = 1
+SOME_FAILED, NOTHING_DONE = 1, 2
 
 
 def fit(
@@ -57,14 +57,26 @@ def fit(
     model = make_detector(detector, chosen, paper=paper)
     with progress_bar() as progress:
         model.fit(normal, path=output, bad_files="raise" if strict else "skip", progress=progress)
-    _report_failures(model.failures_)
-    summary = model_summary(model) | {"fit_seconds": round(model.fit_seconds_, 2), "failures": _plain(model.failures_)}
+    _report_skipped(model)
+    summary = model_summary(model) | {"fit_seconds": round(model.fit_seconds_, 2)} | _skipped_json(model)
     if as_json:
         say_json(summary)
     else:
-        say(f"{output}: learnt {model.n_normal_} normal pictures in {model.fit_seconds_:.1f} s")
+        say(f"{output}: learnt {model.n_normal_} normal pictures in {model.fit_seconds_:.1f} s{_from_folders(normal)}")
         say(f"threshold: {_threshold_line(model)}")
     _exit_for(model.failures_)
+
+
+def _from_folders(normal: Sequence[Path]) -> str:
+    """Which folders pictures were found in, where there are several: a wrong one among them is then seen."""
+    from collections import Counter
+
+    from spadework.images import find_images
+
+    found = Counter(path.parent for each in normal if each.is_dir() for path in find_images(each))
+    if len(found) < 2:
+        return ""
+    return ", from " + ", ".join(f"{folder} ({count})" for folder, count in sorted(found.items()))
 
 
 def predict(
@@ -107,7 +119,11 @@ def predict(
         say_json(batch_json(detector, rows, failures))
     else:
         alarms = sum(row["is_anomalous"] is True for row in rows)
-        note(f"{len(rows)} inspected, {alarms} anomalous, {len(failures)} failed; {detector.threshold_}")
+        note(
+            f"{len(rows)} inspected, {alarms} anomalous, {len(failures)} failed; threshold {_threshold_line(detector)}"
+        )
+    if failures and not rows:
+        raise typer.Exit(NOTHING_DONE)
     _exit_for(failures)
 
 
@@ -159,7 +175,8 @@ def _say_row(row: dict[str, Any]) -> None:
     for match in row.get("matches", ()):
         place, normal = match["box"], match["normal_box"]
         say(
-            f"{'':<12} {match['distance']:>10.4g}  {_box(place)} looks most like {match['normal_image']} {_box(normal)}"
+            f"{'':<12}   {_box(place)} looks most like {match['normal_image']} {_box(normal)}, "
+            f"squared distance {match['distance']:.4g} before smoothing"
         )
 
 
@@ -194,11 +211,9 @@ def append(
         add(images, bad_files="raise" if strict else "skip", progress=progress)
         if recalibrate:
             detector.recalibrate(progress=progress)
-    _report_failures(detector.failures_)
+    _report_skipped(detector)
     if as_json:
-        say_json(
-            model_summary(detector) | {"appended": detector.n_normal_ - before, "failures": _plain(detector.failures_)}
-        )
+        say_json(model_summary(detector) | {"appended": detector.n_normal_ - before} | _skipped_json(detector))
     else:
         say(f"{model}: {before} normal pictures before, {detector.n_normal_} now")
         say(f"threshold: {_threshold_line(detector)}")
@@ -291,8 +306,17 @@ def _threshold_line(detector: Detector) -> str:
     return str(limit) if limit.value is None else f"{limit.value:.4g}: {limit}"
 
 
-def _plain(failures: Sequence[Failure]) -> list[dict[str, Any]]:
-    return [{"path": failure.path, "error": str(failure.error)} for failure in failures]
+def _skipped_json(detector: Detector) -> dict[str, Any]:
+    failures = [{"path": failure.path, "error": str(failure.error)} for failure in detector.failures_]
+    return {"failures": failures, "repeated": list(detector.repeated_)}
+
+
+def _report_skipped(detector: Detector) -> None:
+    _report_failures(detector.failures_)
+    if detector.repeated_:
+        more = ", ..." if len(detector.repeated_) > 3 else ""
+        names = ", ".join(detector.repeated_[:3])
+        note(f"{len(detector.repeated_)} passed over, their very pixels are in the model already: {names}{more}")
 
 
 def _report_failures(failures: Sequence[Failure]) -> None:

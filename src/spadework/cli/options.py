@@ -50,7 +50,7 @@ FalseAlarms = Annotated[
     float | None,
     typer.Option(
         metavar="RATE",
-        help="The share of normal pictures that may be called anomalous.  [default: 0.01]",
+        help="The share of normal pictures that may be called anomalous, such as 0.02.  [default: 0.01]",
         show_default=False,
     ),
 ]

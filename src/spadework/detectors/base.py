@@ -26,9 +26,9 @@ from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
 from spadework.correspondence import Correspondence
-from spadework.detectors.reading import Progress, Seen, picture_name, read_ahead
+from spadework.detectors.reading import Progress, Seen, gather_normal, picture_name, read_ahead
 from spadework.errors import InputError, ModelError, SpadeworkError
-from spadework.images import Picture, View, gather
+from spadework.images import Picture, View, gather, pixel_hash
 from spadework.prediction import Failure, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.scores import find_regions, smooth_map, to_picture
@@ -93,6 +93,10 @@ class Detector(ABC):
         """Return image scores and map peaks, float64 each, of normal images by methods that were not fitted on them."""
         return np.empty(0), np.empty(0)
 
+    def _known_pictures(self) -> set[str]:
+        """`pixel_hash` of each normal picture that the model holds already."""
+        return set()
+
     # ---- settings ----------------------------------------------------------------------------------------------------------
 
     @classmethod
@@ -128,6 +132,8 @@ class Detector(ABC):
 
         Args:
             images: normal pictures: a folder, paths, or arrays (see `spadework.images`); folders and lists may be mixed.
+                A picture that comes twice counts once (`repeated_` names the copies): scored against its own copy it would
+                look perfectly normal, and the threshold would sink to nothing.
             path: write the model here as it grows (it appears when complete); None keeps it in a temporary folder until `save`.
             bad_files: "raise" at the first picture that cannot be read, or "skip" it; `failures_` lists those skipped.
             progress: called with (what, done, total).
@@ -141,7 +147,7 @@ class Detector(ABC):
         if path is not None:
             check_target(Path(path))
         started = time.perf_counter()
-        pictures = gather(images)
+        pictures = gather_normal(images)
         before, draft = self._forget(), self._draft(path)
         try:
             folder = ModelFolder.create(draft, self._header())
@@ -161,6 +167,7 @@ class Detector(ABC):
         self, folder: ModelFolder, pictures: list[Picture], bad_files: str, progress: Progress | None
     ) -> None:
         self.failures_: tuple[Failure, ...] = ()
+        self.repeated_: tuple[str, ...] = ()
         self._open_backbone()
         self._learn(self._see_normal(pictures, folder, bad_files, progress, "reading normal images"), folder)
         folder.header["backbone"] = self._backbone_identity()
@@ -193,21 +200,23 @@ class Detector(ABC):
     def _see_normal(
         self, pictures: list[Picture], folder: ModelFolder, bad_files: str, progress: Progress | None, what: str
     ) -> Iterator[Seen]:
-        """Read normal pictures to keep in `folder`, whose header counts them."""
-        failures, usable = [], 0
+        """Read normal pictures to keep in `folder`, whose header counts them; those it holds already are passed over."""
+        failures, repeated, known = [], [], self._known_pictures()
         for done, item in enumerate(self._see_each(pictures), 1):
             if isinstance(item, Failure):
                 if bad_files == "raise":
                     raise item.error
                 failures.append(item)
+            elif (content := pixel_hash(item.image)) in known:
+                repeated.append(item.name)
             else:
-                usable += 1
+                known.add(content)
                 folder.header["n_normal"] = folder.header.get("n_normal", 0) + 1
                 yield item
             if progress:
                 progress(what, done, len(pictures))
-        self.failures_ = tuple(failures)
-        if not usable:
+        self.failures_, self.repeated_ = tuple(failures), tuple(repeated)
+        if len(failures) == len(pictures):
             raise InputError(f"none of the {len(pictures)} pictures can be used; the first: {failures[0].error}")
 
     def _see_each(self, pictures: list[Picture]) -> Iterator[Seen | Failure]:
@@ -334,7 +343,9 @@ class Detector(ABC):
         folder = self._check_fitted()
         with folder.writing():
             folder.header["calibration"]["max_false_alarms"] = rate
+            folder.header["settings"]["max_false_alarms"] = rate
             folder.commit()
+        self.max_false_alarms = rate
         return self
 
     def recalibrate(self, *, progress: Progress | None = None) -> Self:
@@ -399,7 +410,7 @@ class Detector(ABC):
             settings["weights"] = os.fspath(weights)
         detector = cls(**settings)
         detector._adopt(folder, temporary=False)
-        detector.failures_ = ()
+        detector.failures_, detector.repeated_ = (), ()
         return detector
 
     def verify(self) -> None:

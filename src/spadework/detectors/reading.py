@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from spadework.errors import ImageError
-from spadework.images import Picture, View, load
+from spadework.errors import ImageError, InputError
+from spadework.images import Picture, View, gather, load
 from spadework.pyramid import Pyramid
 
 READ_AHEAD = 4  # pictures decoded while the network runs
@@ -29,6 +30,38 @@ class Seen:
     image: np.ndarray
     view: np.ndarray
     pyramid: Pyramid | None
+
+
+def gather_normal(images: Picture | Iterable[Picture]) -> list[Picture]:
+    """As `gather`, for learning: the folder of a whole data set is refused, for its defects and masks would be learnt as normal.
+
+    Raises:
+        InputError: as `gather`, or such a folder; the message names what to give instead.
+    """
+    if isinstance(images, Iterable) and not isinstance(images, (str, np.ndarray)):
+        images = list(images)  # looked at twice
+    for item in images if isinstance(images, list) else [images]:
+        if isinstance(item, (str, os.PathLike)) and Path(item).is_dir():
+            _refuse_dataset(Path(item))
+    return gather(images)
+
+
+def _refuse_dataset(folder: Path) -> None:
+    from spadework.datasets import LAYOUTS  # only learning needs it
+
+    for layout in LAYOUTS.values():
+        if layout.detect(folder) and not _is_plain(folder, layout.name):
+            usual = ("train/good", "train/ok", "good", "MT_Free/Imgs")
+            normal = next((folder / name for name in usual if (folder / name).is_dir()), "a folder of normal pictures")
+            raise InputError(
+                f"{folder}: is laid out as a data set ({layout.title}); its defects would be learnt as normal. "
+                f"Learn from {normal}, or measure on all of it with `spadework benchmark {folder}`."
+            )
+
+
+def _is_plain(folder: Path, layout: str) -> bool:
+    """Whether a folder `good` stands alone, with no defects beside it."""
+    return layout == "folder" and sum(entry.is_dir() for entry in folder.iterdir()) == 1
 
 
 def picture_name(picture: Picture, index: int) -> str:

@@ -18,10 +18,10 @@ from spadework import check
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond
 from spadework.detectors.base import Detector, Judgement
-from spadework.detectors.reading import Progress, Seen
+from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
-from spadework.images import Picture, View, gather
+from spadework.images import Picture, View
 from spadework.kernels import KERNELS
 from spadework.prediction import Prediction, Predictions
 from spadework.pyramid import UPSAMPLINGS, Pyramid, build
@@ -66,7 +66,7 @@ class Spade(Detector):
     Args:
         backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
         weights: a local weights file for "timm:" and "torchvision:".
-        image_size: what pictures are resized to: one side or (height, width), multiples of 32.
+        image_size: what pictures are resized to: one side or (height, width), multiples of the network's coarsest stride (16).
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side, as in the paper.
         levels: which levels to use, counted from 1 at the finest; None for all.
         grid_stride: stride of the fine grid in pixels of the view. 4 is the paper's; 8 searches 16 times fewer pairs.
@@ -218,6 +218,9 @@ class Spade(Detector):
     def _open(self, folder: ModelFolder) -> None:
         self.gallery_ = Gallery(folder)
 
+    def _known_pictures(self) -> set[str]:
+        return {entry.sha256 for entry in self.gallery_.entries} if hasattr(self, "gallery_") else set()
+
     def append(
         self, images: Picture | Iterable[Picture], *, bad_files: str = "raise", progress: Progress | None = None
     ) -> Self:
@@ -227,13 +230,13 @@ class Spade(Detector):
         A model on disk is changed at once, completely or not at all.
 
         Args:
-            images: as in `fit`.
+            images: as in `fit`; pictures that the model holds already are passed over.
             bad_files: as in `fit`; with "raise" nothing is added if any picture cannot be used.
             progress: called with (what, done, total).
         """
         check.one_of(bad_files, "bad_files", {"raise", "skip"})
         folder = self._check_fitted()
-        pictures = gather(images)
+        pictures = gather_normal(images)
         self._open_backbone()
         with folder.writing():
             for seen in self._see_normal(pictures, folder, bad_files, progress, "appending"):

@@ -9,6 +9,7 @@ what the defect really changed: the difference of these two pictures before the 
 from __future__ import annotations
 
 import os
+import shutil
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = ["CATEGORIES", "render", "write_dataset"]
 CATEGORIES: dict[str, tuple[str, ...]] = {"weave": weave.KINDS, "gear": gear.KINDS, "board": board.KINDS}
 _PAINT = {"weave": weave.paint, "gear": gear.paint, "board": board.paint}
 _SPLITS = ("train", "test")
+_MARKER = ".rendered-by-spadework"  # hidden, so that readers of data sets pass it over
 _PART, _CAMERA, _NOISE, _DEFECT = range(4)  # streams of randomness
 _VISIBLE = 4.0  # grey levels; about twice the sensor's noise
 _KIND_STRIDE = 100_000  # indices between kinds in `write_dataset`: no two of its pictures show the same part
@@ -80,11 +82,11 @@ def write_dataset(
 
     categories: names in `CATEGORIES`, all by default. n_train, n_good: good pictures for learning and for judging.
     n_per_defect: pictures of each kind, their severity evenly spread from faint to plain.
-    A larger set begins with the same good pictures as a smaller one. Files of the same name are written over.
+    A larger set begins with the same good pictures as a smaller one. An earlier rendering of a category is replaced, anything else refused.
 
     Raises:
         InputError: an unknown category, or a count below 1 (n_per_defect: below 0).
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or a category's folder holds something else.
     """
     names = list(CATEGORIES) if categories is None else list(categories)
     for name, value, least in (("n_train", n_train, 1), ("n_good", n_good, 1), ("n_per_defect", n_per_defect, 0)):
@@ -95,8 +97,24 @@ def write_dataset(
     root = Path(root)
     for category in names:
         _check(category, 0, "train", None, 0.0, seed, size)
+        _claim(root / category)
+    for category in names:
         _write_category(root / category, category, n_train, n_good, n_per_defect, size, seed)
     return open_dataset(root, "mvtec")
+
+
+def _claim(folder: Path) -> None:
+    """Make a category's folder, or empty that of an earlier rendering; never write over somebody's own pictures."""
+    try:
+        if folder.exists() and not (folder / _MARKER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError(f"{folder}: exists and was not rendered by Spadework. Choose another folder.")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / _MARKER).touch()
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}.") from error
 
 
 def _write_category(
