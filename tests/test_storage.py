@@ -492,13 +492,20 @@ def test_a_reader_goes_on_while_others_append(saved):
     assert answers(reader) == before
 
 
-@pytest.mark.parametrize("change", ["fit", "recalibrate", "delete"])
+def test_a_reader_keeps_its_answers_while_others_recalibrate(saved):
+    reader = Spade.load(saved)
+    before = (reader.threshold_, reader.map_threshold_)
+    other = Spade.load(saved).append(normal_pictures(2, start=30)).recalibrate()
+    assert other.threshold_ != before[0]
+    assert reader.predict(normal_pictures(1, start=60)[0]).threshold == before[0].value
+    assert (reader.threshold_, reader.map_threshold_) == before
+
+
+@pytest.mark.parametrize("change", ["fit", "delete"])
 def test_a_reader_whose_files_are_gone_is_told_so(saved, change):
     reader = Spade.load(saved)
     if change == "fit":
         Spade(**TINY).fit(normal_pictures(3), path=saved)
-    elif change == "recalibrate":
-        Spade.load(saved).recalibrate()
     else:
         shutil.rmtree(saved)
     with pytest.raises(ModelError, match=r"part\.spade.*[Ll]oad it again"):

@@ -15,7 +15,7 @@ from spadework.detectors import get_detector
 from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress
 from spadework.errors import InputError, SpadeworkError
-from spadework.evaluation import Evaluation, evaluate, failed_row
+from spadework.evaluation import Evaluation, check_measuring, evaluate, failed_row
 
 Announce = Callable[[str], None]
 
@@ -65,10 +65,13 @@ def run_benchmark(
         announce: called with the name of each run before it starts.
 
     Raises:
-        InputError: an unknown category, detector or setting.
+        InputError: an unknown category, detector or setting, or measures that cannot be taken as asked.
     """
     chosen = [dataset.category(name) for name in categories] if categories else list(dataset.categories)
     made = {name: make_detector(name, settings or {}, paper=paper) for name in detectors}  # refuse before the first run
+    for each in made.values():
+        each._check_settings()
+        check_measuring(each, pro_limit, resolution)
     rows: list[dict[str, Any]] = []
     evaluations: list[Evaluation] = []
     for category in chosen:

@@ -9,7 +9,9 @@ score seen, and the promise is 1 / (n + 1).
 
 Why leaving out suffices: the exact bound needs each image scored against the others *and the new one*. A further image can only lower
 the distance to the nearest, so the scores used here are at least as high, and the threshold errs on the side of fewer false alarms.
-(With more normal images than `gallery_k`, a further one can also push another out of the K nearest; measured in the tests, the rate holds.)
+(With more normal images than `gallery_k`, a further one can also push another out of the K nearest; measured in the tests, the rate holds.
+A mean over *all* images, as the paper's image score is while there are fewer than `image_k`, can rise with a further one: appending
+sets that threshold anew.)
 The promise is for pictures like the normal ones: same part, same camera, same light. It is an average over normal sets: for one given
 set the true rate scatters around it, by about sqrt(a / n).
 Source: Vovk, Gammerman and Shafer 2005, Algorithmic Learning in a Random World, chapter 2; Laxhammar and Falkman 2010.
@@ -65,7 +67,7 @@ def conformal_threshold(scores: np.ndarray, max_false_alarms: float) -> Threshol
     if n < 2:  # one image has no other to be scored against
         return Threshold(None, max_false_alarms, None, n)
     # A tiny slack: (n + 1) * (1 - 0.01) is 99.00000000000001 for n = 99, and must be 99.
-    k = math.ceil((n + 1) * (1 - max_false_alarms) - 1e-9)
+    k = max(1, math.ceil((n + 1) * (1 - max_false_alarms) - 1e-9))
     if k > n:
         return Threshold(float(np.max(scores)), max_false_alarms, 1 / (n + 1), n)
     return Threshold(float(np.partition(scores, k - 1)[k - 1]), max_false_alarms, max_false_alarms, n)

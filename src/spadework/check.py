@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
+
+import numpy as np
 
 from spadework.errors import InputError
 
@@ -46,9 +49,16 @@ def one_of(value: object, name: str, choices: Collection[str]) -> str:
     return value
 
 
+def path(value: object, name: str) -> Path:
+    """Return `value` as a Path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{name} must be a path, not {value!r}.")
+    return Path(value)
+
+
 def size(value: object, name: str) -> tuple[int, int]:
     """Return an int or a pair as (height, width), each at least 1."""
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list, np.ndarray)):
         if len(value) != 2:
             raise InputError(f"{name} must be one number or (height, width), not {value!r}.")
         return positive_int(value[0], f"{name} height"), positive_int(value[1], f"{name} width")

@@ -18,9 +18,9 @@ from spadework import check
 from spadework.datasets import Category, Sample
 from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress
-from spadework.errors import SpadeworkError
+from spadework.errors import InputError, SpadeworkError
 from spadework.images import read_image, shrink
-from spadework.metrics import Curve, Measures, PixelAccumulator, image_measures
+from spadework.metrics import Curve, Measures, PixelAccumulator, check_limit, image_measures
 from spadework.prediction import Failure, Prediction
 
 PICTURE_SIDE = 480  # longer side of the pictures that a case keeps
@@ -116,8 +116,7 @@ def evaluate(
     Raises:
         InputError: a test picture or mask cannot be used; a measure of part of a test set would mislead.
     """
-    cropped = detector._view().crop is not None
-    resolution = check.one_of(resolution or ("view" if cropped else "original"), "resolution", RESOLUTIONS)
+    resolution = check_measuring(detector, pro_limit, resolution)
     pixels, picked = PixelAccumulator(), _Picker(detector.threshold_.value)
     scores, seconds, learnt = [], 0.0, 0
     has_maps, has_masks = False, True
@@ -162,6 +161,22 @@ def evaluate(
         pro_curve=pixel.pro_curve if pixel else None,
         cases=tuple(_case(detector, why, sample, found) for why, sample, found in picked.chosen()),
     )
+
+
+def check_measuring(detector: Detector, pro_limit: float, resolution: str | None) -> str:
+    """Return the resolution that `evaluate` compares pixels at, before any work is done.
+
+    Raises:
+        InputError: a limit outside (0, 1], an unknown resolution, or the original one for a detector that crops.
+    """
+    check_limit(pro_limit)
+    cropped = detector._view().crop is not None
+    resolution = check.one_of(resolution or ("view" if cropped else "original"), "resolution", RESOLUTIONS)
+    if cropped and resolution == "original":
+        raise InputError(
+            "resolution 'original' needs a map of the whole picture, and this detector crops: take 'view'."
+        )
+    return resolution
 
 
 def _row(

@@ -26,6 +26,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".t
 MAX_PIXELS = (
     178_000_000  # 534 MB as RGB; a larger picture is refused before it is decoded, as Pillow does a little above
 )
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # never those that Pillow hands to other programs, such as EPS
 SIZE_RULE = f"pictures may have up to {MAX_PIXELS // 10**6} million pixels. Cut it into parts or scale it down"
 ORIENTATION = 0x0112  # EXIF tag
 
@@ -54,17 +55,19 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise ImageError(f"{path}: cannot be read as a picture: {error.strerror or error}.", path) from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: has too many pixels; {SIZE_RULE}.", path) from error
-    except (ValueError, SyntaxError, EOFError, cv2.error, MemoryError) as error:
+    except (
+        Exception
+    ) as error:  # a damaged file makes decoders raise anything: TypeError, struct.error, SyntaxError, ...
         raise ImageError(f"{path}: cannot be read as a picture: {error}.", path) from error
 
 
 def _read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
+    with Image.open(path, formats=FORMATS) as picture:
         width, height = picture.size
         if width * height > MAX_PIXELS:
             raise ImageError(f"{path}: has {width} x {height} pixels; {SIZE_RULE}.", path)
         frames = getattr(picture, "n_frames", 1)
-        if frames > 1:
+        if frames > 1 and picture.format != "MPO":  # a telephone's JPEG: the further ones are previews of the first
             raise ImageError(f"{path}: holds {frames} frames; save the one to inspect as a picture.", path)
         if _has_16_bits(picture):
             picture.load()  # strict about truncation; the pixels come from OpenCV
@@ -144,6 +147,7 @@ def as_rgb(array: np.ndarray, *, name: str = "image") -> np.ndarray:
 
 
 def _as_uint8(array: np.ndarray, name: str) -> np.ndarray:
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:

@@ -27,6 +27,7 @@ __all__ = [
     "PixelAccumulator",
     "average_precision",
     "best_f1",
+    "check_limit",
     "image_measures",
     "pro",
     "roc_auc",
@@ -188,7 +189,7 @@ class PixelAccumulator:
         Raises:
             InputError: `limit` is not in (0, 1].
         """
-        limit = _check_limit(limit)
+        limit = check_limit(limit)
         reason = self._undefined()
         if reason:
             return _nothing(reason)
@@ -313,7 +314,8 @@ def _check_mask(mask: npt.NDArray[np.bool_], shape: tuple[int, ...], name: str) 
         raise InputError(f"the mask of {name} has the shape {mask.shape}, its map {shape}: both must be equal.")
 
 
-def _check_limit(limit: float) -> float:
+def check_limit(limit: float) -> float:
+    """Return a limit of PRO's false-positive rate as a float. Raises InputError outside (0, 1]."""
     if isinstance(limit, bool) or not isinstance(limit, (int, float, np.floating)) or not 0.0 < limit <= 1.0:
         raise InputError(f"limit must lie above 0 and be at most 1, not {limit!r}: 0.3 is the usual rate.")
     return float(limit)

@@ -1,4 +1,4 @@
-"""What a detector answers: `Prediction`, a sequence of them, and the failures among a batch."""
+"""What a detector answers: `Prediction`, a sequence of them, and the failures among a batch; `Judgement`, what it is made from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ from spadework.correspondence import Correspondence
 from spadework.errors import InputError, SpadeworkError
 from spadework.images import View
 from spadework.scores import Region
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a method says of one picture, before anything is brought to picture size.
+
+    distances: (H, W) on the fine grid, higher is more anomalous; None if the method gives no map.
+    image_score: its own image score; None to take the highest value of the smoothed map.
+    """
+
+    distances: np.ndarray | None
+    image_score: float | None = None
+    correspondence: Correspondence | None = None
+    nearest_images: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import numpy as np
 
 from spadework.errors import InputError
 
+LARGEST = 1e15
 UPSAMPLINGS = frozenset({"bilinear", "nearest"})
 
 
@@ -37,6 +38,11 @@ class Pyramid:
     def grid(self) -> tuple[int, int]:
         """(H, W) of the fine grid."""
         return self.levels[0].shape[0], self.levels[0].shape[1]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all features are numbers whose squares can be summed in float32: neither NaN nor infinite nor beyond 1e15."""
+        return all(bool((np.abs(part) < LARGEST).all()) for part in (*self.levels, self.global_vector))
 
 
 @dataclass(frozen=True)

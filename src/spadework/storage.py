@@ -86,7 +86,7 @@ class ModelFolder:
             ) from error
         if size < needed:
             raise ModelError(f"{file}: has {size} bytes, the header counts {needed}. Restore the model or fit again.")
-        if entry["crc32"] is not None and _crc_of_file(file, needed) != entry["crc32"]:
+        if entry["crc32"] is not None and _crc_of(file, needed) != entry["crc32"]:
             raise ModelError(f"{file}: array {name!r} is damaged (checksum differs). Restore the model or fit again.")
 
     def add_array(self, name: str, dtype: str, row_shape: tuple[int, ...], *, checked: bool = True) -> None:
@@ -306,6 +306,15 @@ def _checksum(header: dict[str, Any]) -> int:
 
 def _row_bytes(entry: dict[str, Any]) -> int:
     return int(np.dtype(entry["dtype"]).itemsize * np.prod(entry["row_shape"], dtype=np.int64))
+
+
+def _crc_of(file: Path, length: int) -> int:
+    try:
+        return _crc_of_file(file, length)
+    except OSError as error:
+        raise ModelError(
+            f"{file}: is missing or unreadable ({error.strerror}). Restore the model or fit again."
+        ) from error
 
 
 def _crc_of_file(file: Path, length: int) -> int:

@@ -6,17 +6,22 @@ to judge (`test`); a `Sample` is one picture with what is known of it. Nothing h
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spadework.errors import DatasetError, InputError
+from spadework.images import FORMATS
 
 GOOD = "good"
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 turn a picture by a quarter
-_PICTURE_ERRORS = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # as stored; whether Pillow's `size` of a TIFF is turned depends on its version
+_PICTURE_ERRORS = (
+    OSError, UnidentifiedImageError, ValueError, SyntaxError, TypeError, KeyError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,8 @@ def read_mask(path: Path, *, above: int = 0) -> np.ndarray:
         DatasetError: the file is missing or no picture.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as stored:
+            picture = ImageOps.exif_transpose(stored)
             values = np.asarray(picture.convert("L") if picture.mode == "P" and above else picture)
             bands = picture.getbands()
     except _PICTURE_ERRORS as error:
@@ -150,9 +156,12 @@ def _check_size(sample: Sample) -> None:
 def _size(path: Path) -> tuple[int, int] | None:
     """(H, W) as the picture is meant to be seen, from its header; None where it cannot be opened."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             width, height = picture.size
+            if picture.format == "TIFF":
+                tags = picture.tag_v2  # type: ignore[attr-defined]
+                width, height = int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT])
     except _PICTURE_ERRORS:
         return None
     return (width, height) if turned else (height, width)

@@ -10,6 +10,7 @@ import os
 from importlib import import_module
 from typing import Any
 
+from spadework import check
 from spadework.check import one_of
 from spadework.detectors.base import Detector
 from spadework.errors import ModelError
@@ -44,7 +45,7 @@ def load_detector(
     """
     from spadework.storage import ModelFolder
 
-    name = ModelFolder.open(path).header.get("detector")
+    name = ModelFolder.open(check.path(path, "path")).header.get("detector")
     if name not in DETECTORS:
         raise ModelError(
             f"{path}: was made by detector {name!r}; known here: {', '.join(DETECTORS)}. Upgrade Spadework."

@@ -16,7 +16,6 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,28 +24,13 @@ import numpy as np
 from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
-from spadework.correspondence import Correspondence
 from spadework.detectors.reading import Progress, Seen, gather_normal, picture_name, read_ahead
-from spadework.errors import InputError, ModelError, SpadeworkError
+from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
 from spadework.images import Picture, View, gather, pixel_hash
-from spadework.prediction import Failure, Prediction, Predictions
+from spadework.prediction import Failure, Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.scores import find_regions, smooth_map, to_picture
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What a method says of one picture, before anything is brought to picture size.
-
-    distances: (H, W) on the fine grid, higher is more anomalous; None if the method gives no map.
-    image_score: its own image score; None to take the highest value of the smoothed map.
-    """
-
-    distances: np.ndarray | None
-    image_score: float | None = None
-    correspondence: Correspondence | None = None
-    nearest_images: tuple[tuple[str, float], ...] = ()
 
 
 class Detector(ABC):
@@ -148,7 +132,8 @@ class Detector(ABC):
             check_target(Path(path))
         started = time.perf_counter()
         pictures = gather_normal(images)
-        before, draft = self._forget(), self._draft(path)
+        draft = self._draft(path)
+        before = self._forget()
         try:
             folder = ModelFolder.create(draft, self._header())
             self._fit_into(folder, pictures, bad_files, progress)
@@ -182,7 +167,13 @@ class Detector(ABC):
 
     def _draft(self, path: str | os.PathLike[str] | None) -> Path:
         if path is None:
-            return Path(tempfile.mkdtemp(prefix="spadework-")) / "model.spade"
+            try:
+                return Path(tempfile.mkdtemp(prefix="spadework-")) / "model.spade"
+            except OSError as error:
+                why = f"no temporary folder can be made: {error.strerror or error}"
+                raise OutputError(
+                    f"{why}. Set TMPDIR to a folder that can be written, or give a path to fit."
+                ) from error
         return draft_path(Path(path))
 
     def _header(self) -> dict[str, Any]:
@@ -194,6 +185,7 @@ class Detector(ABC):
         """Make `folder` the fitted state."""
         self.folder_ = folder
         self._open(folder)
+        self._read_calibration()
         if temporary:
             weakref.finalize(folder, shutil.rmtree, folder.path.parent, ignore_errors=True)
 
@@ -227,6 +219,10 @@ class Detector(ABC):
             try:
                 image, seen = decoded.result()
                 pyramid = self._pyramid(seen) if self.needs == "pyramid" else None
+                if pyramid is not None and not pyramid.is_sound:
+                    raise ImageError(
+                        f"{name}: the network's features of it are NaN, infinite or above 1e15. Use another network."
+                    )
                 yield Seen(name, image, seen, pyramid)
             except SpadeworkError as error:
                 yield Failure(None if isinstance(picture, np.ndarray) else os.fspath(picture), error)
@@ -315,10 +311,15 @@ class Detector(ABC):
         folder.replace("normal_peaks", peaks.astype(np.float64))
         folder.header["calibration"] = {"max_false_alarms": float(self.max_false_alarms)}
 
+    def _read_calibration(self) -> None:
+        """Take up the scores that thresholds are made from: they stay as they are, also when another process writes to the model."""
+        self.calibration_ = (np.array(self.folder_.read("normal_scores")), np.array(self.folder_.read("normal_peaks")))
+
     @property
     def normal_scores_(self) -> np.ndarray:
         """Image scores of normal images, each left out in turn: float64 (n,). Raw; thresholds are made from them."""
-        return np.array(self._check_fitted().read("normal_scores"))
+        self._check_fitted()
+        return self.calibration_[0].copy()
 
     @property
     def threshold_(self) -> Threshold:
@@ -328,7 +329,8 @@ class Detector(ABC):
     @property
     def map_threshold_(self) -> Threshold:
         """The map threshold: at most the same rate of normal images have any region above it."""
-        return conformal_threshold(np.array(self._check_fitted().read("normal_peaks")), self._rate())
+        self._check_fitted()
+        return conformal_threshold(self.calibration_[1], self._rate())
 
     def _rate(self) -> float:
         return float(self._check_fitted().header["calibration"]["max_false_alarms"])
@@ -356,6 +358,7 @@ class Detector(ABC):
             self._calibrate(folder, progress)
             folder.header["calibration"]["max_false_alarms"] = rate
             folder.commit()
+        self._read_calibration()
         return self
 
     # ---- save and load -----------------------------------------------------------------------------------------------------
@@ -368,14 +371,24 @@ class Detector(ABC):
         """
         source, target = self._check_fitted(), Path(path)
         if target.exists() and target.resolve() == source.path.resolve():
+            self._write_settings(source)
             return target  # it lives there already
         draft = draft_path(target)
         try:
-            publish(duplicate(source, draft), target)
+            copy = duplicate(source, draft)
+            copy.header["settings"] = self.settings()  # they may have been changed since `fit`, and answers follow them
+            copy.commit()
+            publish(copy, target)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         return target
+
+    def _write_settings(self, folder: ModelFolder) -> None:
+        if folder.header["settings"] != json.loads(json.dumps(self.settings())):
+            with folder.writing():
+                folder.header["settings"] = self.settings()
+                folder.commit()
 
     @classmethod
     def load(
@@ -398,7 +411,7 @@ class Detector(ABC):
             ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when the network
                 is first needed: looking at a model needs none.
         """
-        folder = ModelFolder.open(path)
+        folder = ModelFolder.open(check.path(path, "path"))
         if folder.header.get("detector") != cls.name:
             raise ModelError(f"{path}: was made by detector {folder.header.get('detector')!r}, not {cls.name!r}.")
         known = inspect.signature(cls.__init__).parameters
@@ -409,7 +422,15 @@ class Detector(ABC):
         if weights is not None:
             settings["weights"] = os.fspath(weights)
         detector = cls(**settings)
-        detector._adopt(folder, temporary=False)
+        while True:
+            try:
+                detector._adopt(folder, temporary=False)
+                break
+            except ModelError:
+                newer = ModelFolder.open(path)
+                if newer.header["checksum"] == folder.header["checksum"]:
+                    raise  # damaged; otherwise a writer replaced files since it was opened: take the new ones
+                folder = newer
         detector.failures_, detector.repeated_ = (), ()
         return detector
 
@@ -421,9 +442,11 @@ class Detector(ABC):
         """Return 16 hexadecimal digits that change with anything that changes an answer."""
         header = self._check_fitted().header
         arrays = {key: [entry["rows"], entry["crc32"]] for key, entry in sorted(header["arrays"].items())}
-        # Where the weights lie and how many threads run changes nothing: the backbone's hash says which network it is.
-        settings = {key: value for key, value in header["settings"].items() if key not in {"threads", "weights"}}
-        content = [header["detector"], settings, header["backbone"], header["calibration"], arrays]
+        # Where the network lies and how many threads run changes nothing: the backbone's hash says which network it is.
+        elsewhere = {"threads", "weights", "backbone", "max_false_alarms"}
+        settings = {key: value for key, value in self.settings().items() if key not in elsewhere}
+        backbone = header["backbone"]["hash"] if header["backbone"] else None
+        content = [header["detector"], settings, backbone, header["calibration"], arrays]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     # ---- the network -------------------------------------------------------------------------------------------------------
@@ -431,9 +454,15 @@ class Detector(ABC):
     def _open_backbone(self) -> None:
         if self.needs != "pyramid" or getattr(self, "backbone_", None) is not None:
             return
-        weights = None if self.weights is None else Path(self.weights)
-        backbone = open_backbone(self.backbone, weights=weights, threads=self.threads)
         folder: ModelFolder | None = getattr(self, "folder_", None)
+        weights = None if self.weights is None else Path(self.weights)
+        try:
+            backbone = open_backbone(os.fspath(self.backbone), weights=weights, threads=self.threads)
+        except BackboneError:
+            if folder is None or weights is None or weights.exists():
+                raise
+            made = folder.header["backbone"]["hash"]  # the file is gone, but its export may still be in the cache
+            backbone = open_backbone(os.fspath(self.backbone), threads=self.threads, sha256=made)
         if folder is not None and folder.header["backbone"]["hash"] != backbone.hash:
             made, found = folder.header["backbone"], backbone.hash[:12]
             raise ModelError(

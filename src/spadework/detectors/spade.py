@@ -17,14 +17,15 @@ import numpy as np
 from spadework import check
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond
-from spadework.detectors.base import Detector, Judgement
+from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture, View
 from spadework.kernels import KERNELS
-from spadework.prediction import Prediction, Predictions
+from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import UPSAMPLINGS, Pyramid, build
+from spadework.scores import smooth_map
 from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
@@ -170,7 +171,7 @@ class Spade(Detector):
             ("kernel", {"auto", *KERNELS}),
         ):
             check.one_of(getattr(self, name), name, choices)
-        check.not_negative(self.smoothing, "smoothing")
+        self._check_inputs()
         check.share(self.max_false_alarms, "max_false_alarms")
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
@@ -178,6 +179,17 @@ class Spade(Detector):
         if self.crop is not None and (view.resize[0] < max(view.size) or len(view.resize) != 1):
             raise InputError(
                 f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
+            )
+
+    def _check_inputs(self) -> None:
+        check.path(self.backbone, "backbone")
+        if self.weights is not None:
+            check.path(self.weights, "weights")
+        self._wanted_levels()
+        longest = max(self._view().size)
+        if check.not_negative(self.smoothing, "smoothing") > longest:
+            raise InputError(
+                f"smoothing must be at most {longest}, the side of what the network sees, not {self.smoothing}."
             )
 
     def _view(self) -> View:
@@ -198,14 +210,20 @@ class Spade(Detector):
         return build([maps[index][0] for index in chosen], vectors[0], grid_level=grid, pooling=self.pooling)
 
     def _levels(self, available: int) -> list[int]:
-        if self.levels is None:
+        chosen = self._wanted_levels()
+        if chosen is None:
             return list(range(available))
-        if not isinstance(self.levels, (Sequence, np.ndarray)) or isinstance(self.levels, str):
-            raise InputError(f"levels must be a list of numbers, 1 for the finest level, not {self.levels!r}.")
-        chosen = sorted({check.positive_int(level, "levels") - 1 for level in self.levels})
-        if not chosen or chosen[-1] >= available:
-            raise InputError(f"levels must be among 1 to {available} for {self.backbone}, not {list(self.levels)}.")
+        if chosen[-1] >= available:
+            raise InputError(f"levels must be among 1 to {available} for {self.backbone}, not {self.levels!r}.")
         return chosen
+
+    def _wanted_levels(self) -> list[int] | None:
+        """The levels asked for, counted from 0; None for all."""
+        if self.levels is None:
+            return None
+        if not isinstance(self.levels, (Sequence, np.ndarray)) or isinstance(self.levels, str) or len(self.levels) == 0:
+            raise InputError(f"levels must be a list of numbers, 1 for the finest level, not {self.levels!r}.")
+        return sorted({check.positive_int(level, "levels") - 1 for level in self.levels})
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
         gallery: Gallery | None = None
@@ -226,7 +244,8 @@ class Spade(Detector):
     ) -> Self:
         """Add normal pictures in the time of their forward passes. Scores then equal those of a fresh fit on the union.
 
-        Thresholds stay where they are: more normal images lower scores, so the promise still holds; `recalibrate` sharpens it.
+        With image_score "map" thresholds stay where they are: more normal images lower scores, so the promise still holds;
+        `recalibrate` sharpens it. With "nearest-images" the image threshold is set anew, for a mean over few images can also rise.
         A model on disk is changed at once, completely or not at all.
 
         Args:
@@ -238,12 +257,18 @@ class Spade(Detector):
         folder = self._check_fitted()
         pictures = gather_normal(images)
         self._open_backbone()
-        with folder.writing():
-            for seen in self._see_normal(pictures, folder, bad_files, progress, "appending"):
-                assert seen.pyramid is not None  # needs == "pyramid"
-                self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image)
-            folder.commit()
-        self.gallery_.refresh()
+        try:
+            with folder.writing():
+                for seen in self._see_normal(pictures, folder, bad_files, progress, "appending"):
+                    assert seen.pyramid is not None  # needs == "pyramid"
+                    self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image)
+                if self.image_score == "nearest-images":
+                    grown = Gallery(folder)
+                    folder.replace("normal_scores", self._vector_scores(grown, self._left_out(grown)))
+                folder.commit()
+        finally:  # whatever stands on disk now, that is what the model is
+            self.gallery_.refresh()
+            self._read_calibration()
         return self
 
     # ---- judging -----------------------------------------------------------------------------------------------------------
@@ -275,23 +300,32 @@ class Spade(Detector):
 
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Each image against all the others, from what the gallery holds of it: no forward pass."""
-        gallery = self.gallery_
-        if len(gallery) < 2 or self.calibration_images == 0:
-            return np.empty(0), np.empty(0)
-        chosen = choose_images(len(gallery), int(self.calibration_images), self.seed)
-        scores: list[float] = []
-        peaks: list[float] = []
-        for done, index in enumerate(chosen, 1):
-            vector = gallery.globals[index]
-            own = self._image_score(self._retrieve(vector, int(index))[1])
-            if own is None or len(peaks) < MAPS_FOR_PEAKS:
-                judged = self._judge_pyramid(Pyramid(gallery.levels(int(index)), vector), exclude=int(index))
-                own, small = self._scores(judged)
-                peaks.append(float(np.max(small)) if small is not None else 0.0)
-            scores.append(own)
+        chosen = self._left_out(self.gallery_)
+        if self.image_score == "map":
+            peaks = self._map_peaks(chosen, progress)
+            return peaks, peaks
+        few = self._left_out(self.gallery_, most=MAPS_FOR_PEAKS)
+        return self._vector_scores(self.gallery_, chosen), self._map_peaks(few, progress)
+
+    def _left_out(self, gallery: Gallery, *, most: int | None = None) -> np.ndarray:
+        """Which images are left out in turn: a seeded draw, so that they stay exchangeable with new ones."""
+        limit = int(self.calibration_images) if most is None else min(most, int(self.calibration_images))
+        return choose_images(len(gallery), limit, self.seed) if len(gallery) > 1 else np.arange(0)
+
+    def _map_peaks(self, chosen: np.ndarray, progress: Progress | None) -> np.ndarray:
+        peaks = []
+        for done, index in enumerate(map(int, chosen), 1):
+            own = Pyramid(self.gallery_.levels(index), self.gallery_.globals[index])
+            found = self._judge_pyramid(own, exclude=index)
+            peaks.append(float(smooth_map(_distances(found), self._view().size, sigma=self.smoothing).max()))
             if progress:
                 progress("setting the threshold", done, len(chosen))
-        return np.array(scores), np.array(peaks)
+        return np.array(peaks, np.float64)
+
+    def _vector_scores(self, gallery: Gallery, chosen: np.ndarray) -> np.ndarray:
+        """Image scores by the nearest images, of each image against all the others."""
+        found = [gallery.nearest_images(gallery.globals[i], self.image_k, exclude=int(i))[1].mean() for i in chosen]
+        return np.array(found, np.float64)
 
     def verify(self) -> None:
         """Read the whole model and check every checksum. Raises ModelError at the first damage."""
@@ -312,6 +346,10 @@ class Spade(Detector):
             InputError: the place lies outside the picture or its inspected part, or the prediction has no correspondence.
         """
         one = prediction.only if isinstance(prediction, Predictions) else prediction
+        y, x = (
+            check.whole(y, "y", least=-(10**9)),
+            check.whole(x, "x", least=-(10**9)),
+        )  # where they may lie is told below
         found, view = one.correspondence, one.view
         if found is None or view is None:
             raise InputError("this prediction holds no correspondence: predict the picture again with this model.")
@@ -351,6 +389,11 @@ class Spade(Detector):
             y, x = np.unravel_index(int(np.nanargmax(one.score_map)), one.score_map.shape)
             peaks = [(int(y), int(x))]
         return tuple(self.explain(one, y, x) for y, x in peaks)
+
+
+def _distances(judged: Judgement) -> np.ndarray:
+    assert judged.distances is not None  # SPADE always has a map
+    return judged.distances
 
 
 def _grid_place(

@@ -40,10 +40,13 @@ def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int) -> Nearest:
 
 def _nearest_in_block(queries: np.ndarray, block: np.ndarray, kappa: int, best: Nearest | None) -> Nearest:
     """Answer for one block; places that cannot improve on `best` may stay empty."""
-    centre = block.mean(axis=0, dtype=np.float64).astype(np.float32)
-    q, g = queries - centre, block - centre
-    scale = _power_of_two(max(float(np.abs(q).max(initial=0)), float(np.abs(g).max(initial=0))))
-    q, g = q * np.float32(1 / scale), g * np.float32(1 / scale)
+    before = _power_of_two(_largest(queries, block))  # so that no difference leaves float32
+    q, g = queries * np.float32(1 / before), block * np.float32(1 / before)
+    centre = g.mean(axis=0, dtype=np.float64).astype(np.float32)
+    q, g = q - centre, g - centre
+    after = _power_of_two(_largest(q, g))
+    q, g = q * np.float32(1 / after), g * np.float32(1 / after)
+    scale = before * after
     q_norms, g_norms = _squared_norms(q), _squared_norms(g)
     products = _products(q, g, g_norms)  # (Q, B): squared distance less the query's own norm
     margin = _margin(q_norms, float(g_norms.max()), q.shape[1])
@@ -72,6 +75,10 @@ def _margin(q_norms: np.ndarray, largest: float, channels: int) -> np.ndarray:
 
 def _squared_norms(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+
+
+def _largest(*arrays: np.ndarray) -> float:
+    return max(float(np.abs(array).max(initial=0)) for array in arrays)
 
 
 def _power_of_two(largest: float) -> float:
