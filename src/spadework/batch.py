@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -31,12 +33,14 @@ from spadework import check
 from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress
 from spadework.errors import ImageError, InputError, OutputError
-from spadework.images import find_images, read_image, shrink
+from spadework.images import Listed, find_images, read_image, shrink
 from spadework.prediction import Failure, Prediction
 from spadework.report import heat_range, overlay
 from spadework.report.montage import montage
 
 MAP_FORMATS = frozenset({"tiff", "npy"})
+LONGEST_NAME = 200  # bytes
+KEY_LENGTH = 6  # what a picture's results depend on: path, size, time of change, model, format of maps, explanations
 OVERLAY_SIDE = 1600  # longer side of overlays; maps keep the picture's size
 COLUMNS = (
     "path",
@@ -78,7 +82,7 @@ class BatchResult:
 
 
 def find_jobs(
-    inputs: Iterable[str | os.PathLike[str]], *, named: Mapping[str, str] | None = None
+    inputs: Iterable[str | os.PathLike[str]], *, named: Mapping[str, str] | None = None, out: Path | None = None
 ) -> tuple[list[Job], list[Failure]]:
     """List the pictures of folders and files, each once, with names for their results that never collide.
 
@@ -86,6 +90,7 @@ def find_jobs(
         inputs: folders and files. With several folders each name starts with its folder's; files are named below the
             deepest folder that holds them all.
         named: real path -> name, of pictures whose results have names already.
+        out: where results are written; what lies in it is no input.
 
     Returns:
         The jobs, and a failure for each input that does not exist or holds no picture.
@@ -96,6 +101,7 @@ def find_jobs(
     jobs: dict[str, Job] = {}
     failures: list[Failure] = []
     named = named or {}
+    results = None if out is None else out.resolve()
     taken = {name.lower() for name in named.values()}
     for given in paths:
         try:
@@ -104,8 +110,9 @@ def find_jobs(
             failures.append(Failure(os.fspath(given), error))
             continue
         for path in found:
-            real = os.fspath(path.resolve())
-            if real not in jobs:
+            place = path.resolve()
+            real = os.fspath(place)
+            if real not in jobs and not (results and place.is_relative_to(results)):
                 name = named.get(real) or _free_name(_name(path, given, several, base), path, taken)
                 jobs[real] = Job(path, name)
     return list(jobs.values()), failures
@@ -131,11 +138,22 @@ def _free_name(name: str, path: Path, taken: set[str]) -> str:
     """`name`, or with the suffix (a.png beside a.jpg), or with a number. Letter case does not tell names apart."""
     folder = name.rpartition("/")[0]
     with_suffix = f"{folder}/{path.name}" if folder else path.name
+    name, with_suffix = _short(name), _short(with_suffix)
     for candidate in chain([name, with_suffix], (f"{name}~{number}" for number in count(2))):
         if candidate.lower() not in taken:
             taken.add(candidate.lower())
             return candidate
     raise AssertionError("numbers never end")
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for suffixes in file systems of 255 bytes a name: the end of a longer one becomes a hash."""
+    folder, slash, last = name.rpartition("/")
+    data = os.fsencode(last)
+    if len(data) <= LONGEST_NAME:
+        return name
+    start = data[: LONGEST_NAME - 20].decode(errors="ignore")
+    return f"{folder}{slash}{start}-{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 def inspect_batch(
@@ -163,7 +181,7 @@ def inspect_batch(
     """
     check.one_of(map_format, "map_format", MAP_FORMATS)
     writer = _Writer(Path(out), detector, map_format, explain)
-    jobs, failures = find_jobs(inputs, named=writer.names())
+    jobs, failures = find_jobs(inputs, named=writer.names(), out=Path(out))
     done = {job.name: row for job in jobs if (row := writer.known(job)) is not None}
     todo = [job for job in jobs if job.name not in done]
     resumed = len(done)
@@ -174,19 +192,22 @@ def inspect_batch(
             else:
                 try:
                     done[job.name] = writer.write(job, found)
-                except ImageError as error:  # it was read a moment ago, and is now gone or changed
+                except (
+                    ImageError,
+                    NameTakenError,
+                ) as error:  # gone since it was read, or a folder stands where its results go
                     failures.append(Failure(os.fspath(job.path), error))
             if progress:
                 progress("inspecting", resumed + number, len(jobs))
     finally:  # also on Ctrl-C: what was done is listed
         rows = [done[job.name] for job in jobs if job.name in done]
-        writer.finish(rows, failures)
+        writer.finish(rows, failures, {job.name for job in jobs})
     return BatchResult(tuple(rows), tuple(failures), resumed)
 
 
 def _inspect(detector: Detector, jobs: Sequence[Job]) -> Iterator[tuple[Job, Prediction | Failure]]:
     if jobs:
-        yield from zip(jobs, detector.predict_each([job.path for job in jobs]), strict=True)
+        yield from zip(jobs, detector.predict_each(Listed(job.path for job in jobs)), strict=True)
 
 
 class _Writer:
@@ -204,7 +225,7 @@ class _Writer:
 
     def names(self) -> dict[str, str]:
         """The names that pictures got in earlier runs, by real path: results of others are never written over."""
-        return {entry["key"][0]: name for name, entry in self.earlier.items()}
+        return {str(entry["key"][0]): name for name, entry in self.earlier.items()}
 
     def known(self, job: Job) -> dict[str, Any] | None:
         """The row of a picture that an earlier run has done, if all of it still holds."""
@@ -213,7 +234,7 @@ class _Writer:
             same = entry is not None and entry["key"] == self._key(job)
         except OSError:  # the picture cannot be looked at: let the inspection say so
             return None
-        if entry is None or not same or not all((self.out / file).is_file() for file in entry["files"]):
+        if entry is None or not same or any(_size(self.out / file) != size for file, size in entry["files"].items()):
             return None
         return dict(entry["row"])
 
@@ -240,10 +261,11 @@ class _Writer:
                 files += [row["explanation"]] if row["explanation"] else []
         for file in set(self.earlier.get(job.name, {}).get("files", ())) - set(files):
             (self.out / file).unlink(missing_ok=True)  # of an earlier state of the picture or the model: no longer true
-        line = json.dumps({"name": job.name, "key": key, "files": files, "row": row}) + "\n"
+        sizes = {file: _size(self.out / file) for file in files}
+        line = json.dumps({"name": job.name, "key": key, "files": sizes, "row": row}) + "\n"
         with _as_output_error(self.journal), open(self.journal, "a", encoding="utf-8") as file:
             file.write(line)
-        self.earlier[job.name] = {"key": key, "files": files, "row": row}
+        self.earlier[job.name] = {"key": key, "files": sizes, "row": row}
         return row
 
     def _map(self, job: Job, score_map: np.ndarray) -> str:
@@ -279,15 +301,14 @@ class _Writer:
     def _put(self, name: str, data: bytes) -> None:
         write_file(self.out / name, data)
 
-    def finish(self, rows: Sequence[dict[str, Any]], failures: Sequence[Failure]) -> None:
-        """Write the CSV and the JSON: this batch's rows, then those of other pictures that earlier runs left here."""
-        names = {row["name"] for row in rows}
+    def finish(self, rows: Sequence[dict[str, Any]], failures: Sequence[Failure], names: set[str]) -> None:
+        """Write the CSV and the JSON: this batch's rows, then those of pictures of other names that earlier runs left here."""
         everything = [*rows, *(entry["row"] for name, entry in self.earlier.items() if name not in names)]
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(_flat(row) for row in everything)
-        write_file(self.out / "predictions.csv", table.getvalue().encode())
+        write_file(self.out / "predictions.csv", table.getvalue().encode(errors="backslashreplace"))
         document = batch_json(self.detector, everything, failures)
         write_file(self.out / "predictions.json", json.dumps(document, indent=1).encode())
 
@@ -319,11 +340,22 @@ def batch_json(detector: Detector, rows: Sequence[dict[str, Any]], failures: Seq
     }
 
 
+class NameTakenError(OutputError):
+    """Results of one picture cannot be written, because something else has their name."""
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, then rename it. Raises OutputError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")  # short: the name itself may be as long as names can be
     with _as_output_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise NameTakenError(
+                f"{path.parent}: a file stands where a folder is needed. Choose another folder."
+            ) from error
+        if path.is_dir():
+            raise NameTakenError(f"{path}: a folder stands where a file is to be written. Choose another folder.")
         try:
             temporary.write_bytes(data)
             os.replace(temporary, path)
@@ -339,6 +371,14 @@ def _encode(suffix: str, array: np.ndarray, options: Sequence[int]) -> bytes:
 
 def _encode_jpeg(picture: np.ndarray) -> bytes:
     return _encode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def _size(path: Path) -> int | None:
+    """Size of a file in bytes; None where it is absent."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _make_folder(path: Path) -> None:
@@ -361,7 +401,8 @@ def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
     for line in text.splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
             entry = json.loads(line)
-            entries[entry["name"]] = {"key": entry["key"], "files": entry["files"], "row": entry["row"]}
+            if len(entry["key"]) == KEY_LENGTH and "name" in entry["row"]:
+                entries[entry["name"]] = {"key": entry["key"], "files": dict(entry["files"]), "row": entry["row"]}
     return entries
 
 

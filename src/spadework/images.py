@@ -43,6 +43,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise ImageError(f"{path}: is not a file.", path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
             warnings.simplefilter("ignore", UserWarning)  # a broken EXIF block is no reason to refuse a picture
@@ -206,6 +208,10 @@ def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
+class Listed(tuple[Path, ...]):
+    """Paths of pictures that were found already: one that has gone since is a failure of its own, not of the whole list."""
+
+
 def gather(images: Picture | Iterable[Picture]) -> list[Picture]:
     """List what a caller passed as images: a folder becomes its pictures; a path or an array stays one; lists are flattened once.
 
@@ -216,6 +222,8 @@ def gather(images: Picture | Iterable[Picture]) -> list[Picture]:
     """
     if isinstance(images, (str, os.PathLike)) or (isinstance(images, np.ndarray) and images.ndim != 4):
         images = [images]
+    elif isinstance(images, Listed):
+        return list(images)
     if not isinstance(images, Iterable):
         raise InputError(f"images must be paths, folders or arrays, not {type(images).__name__}.")
     found: list[Picture] = []

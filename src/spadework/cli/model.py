@@ -147,11 +147,12 @@ def _predict_only(
     detector: Detector, images: list[Path], explain: bool, *, quiet: bool
 ) -> tuple[list[dict[str, Any]], list[Failure]]:
     from spadework.batch import find_jobs
+    from spadework.images import Listed
     from spadework.prediction import Failure
 
     jobs, failures = find_jobs(images)
     rows = []
-    found: Iterable[Prediction | Failure] = detector.predict_each([job.path for job in jobs]) if jobs else ()
+    found: Iterable[Prediction | Failure] = detector.predict_each(Listed(job.path for job in jobs)) if jobs else ()
     for item in found:
         if isinstance(item, Failure):
             failures.append(item)
