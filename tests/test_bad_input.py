@@ -15,6 +15,9 @@ import pytest
 from builders import TINY, normal_picture, normal_pictures, tiny_model, write_pictures
 from PIL import Image, ImageFile
 
+from spadework.benchmark import run_benchmark
+from spadework.datasets.synthetic import write_dataset
+from spadework.detectors import load_detector
 from spadework.detectors.spade import Spade
 from spadework.errors import ImageError, InputError, SpadeworkError
 from spadework.images import MAX_PIXELS, find_images, read_image
@@ -304,6 +307,12 @@ def test_nothing_or_nonsense_is_an_input_error_everywhere(model, images):
         ("seed", "now"),
         ("threads", 0),
         ("weights", "w.pth"),
+        ("weights", 5),
+        ("backbone", 5),
+        ("backbone", None),
+        ("levels", {1, 2}),
+        ("levels", "12"),
+        ("smoothing", 1e6),
     ],
 )
 def test_a_setting_that_breaks_a_rule_is_named(setting, value, temporary):
@@ -333,3 +342,22 @@ def test_settings_may_be_numpy_numbers(tmp_path):
 def test_an_unknown_backbone_is_refused_before_any_picture_is_read(tmp_path):
     with pytest.raises(SpadeworkError, match="'nonsense' is not a backbone"):
         Spade(**{**TINY, "backbone": "nonsense"}).fit(normal_pictures(2))
+
+
+def test_paths_and_sizes_may_be_of_other_kinds(tmp_path, model):
+    assert Spade(**{**TINY, "image_size": np.array([64, 64])}).fit(normal_pictures(2)).n_normal_ == 2
+    with pytest.raises(InputError, match="path must be a path"):
+        Spade.load(None)
+    with pytest.raises(InputError, match="path must be a path"):
+        load_detector(5)
+    with pytest.raises(InputError, match="y must be a whole number"):
+        model.explain(model.predict(normal_picture()), "a", 1)
+
+
+def test_measures_that_cannot_be_taken_are_refused_before_the_work(tmp_path, monkeypatch):
+    parts = write_dataset(tmp_path, categories=["gear"], n_train=2, n_good=1, n_per_defect=1, size=64)
+    monkeypatch.setattr(Spade, "fit", lambda *_, **__: pytest.fail("fitted in vain"))
+    with pytest.raises(InputError, match="limit"):
+        run_benchmark(parts, pro_limit=2, settings=TINY)
+    with pytest.raises(InputError, match="crops"):
+        run_benchmark(parts, resolution="original", settings={**TINY, "image_size": 96, "crop": 64})

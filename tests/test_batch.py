@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -177,3 +179,65 @@ def test_what_an_earlier_state_left_is_cleared_away(saved, pictures, tmp_path):
     inspect_batch(model, [tmp_path / "in"], tmp_path / "out", map_format="npy")
     assert list((tmp_path / "out" / "explanations").iterdir()) == []  # they showed matches of the model as it was
     assert {path.suffix for path in (tmp_path / "out" / "maps").iterdir()} == {".npy"}
+
+
+def test_what_vanished_or_never_was_a_file_does_not_end_a_batch(model, pictures, tmp_path):
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    result = inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    assert len(result.rows) == 4
+    assert sorted(Path(failure.path).name for failure in result.failures) == ["link.png", "pipe.png"]
+
+
+def test_a_picture_that_went_bad_has_no_old_verdict(model, pictures, tmp_path):
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    pictures[1].write_text("no picture any more")
+    result = inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [Path(row["path"]).name for row in document["predictions"]] == ["000.png", "002.png", "003.png"]
+    assert len(document["failures"]) == len(result.failures) == 1
+
+
+def test_results_inside_the_input_are_no_input(model, pictures, tmp_path):
+    for _ in range(2):
+        result = inspect_batch(model, [tmp_path / "in"], tmp_path / "in" / "results")
+        assert len(result.rows) == 4
+
+
+def test_names_that_are_no_text(model, pictures, tmp_path):
+    odd = os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.png")
+    os.rename(pictures[0], odd)
+    assert len(inspect_batch(model, [tmp_path / "in"], tmp_path / "out").rows) == 4
+    names = [row["name"] for row in json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]]
+    assert os.fsdecode(b"caf\xe9") in names
+    assert "caf\\udce9" in (tmp_path / "out" / "predictions.csv").read_text()
+    assert inspect_batch(model, [tmp_path / "in"], tmp_path / "out").resumed == 4
+
+
+def test_long_names_are_shortened_and_taken_ones_named(model, pictures, tmp_path):
+    pictures[0].rename(tmp_path / "in" / ("a" * 245 + ".png"))
+    pictures[1].rename(tmp_path / "in" / ("a" * 244 + "b.png"))
+    (tmp_path / "out" / "maps" / "002.tiff").mkdir(parents=True)
+    result = inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    assert len({row["map"] for row in result.rows}) == len(result.rows) == 3
+    assert [Path(failure.path).name for failure in result.failures] == ["002.png"]
+    assert "a folder stands" in str(result.failures[0].error)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"name":"000","key":[],"files":{},"row":{}}', '{"name":"000","key":3,"files":[],"row":[]}', "[]", "7"]
+)
+def test_a_senseless_journal_line_is_passed_over(line, model, pictures, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "journal.jsonl").write_text(line + "\n")
+    assert len(inspect_batch(model, [tmp_path / "in"], tmp_path / "out").rows) == 4
+
+
+def test_a_torn_map_and_an_edit_of_the_same_size_are_inspected_again(model, pictures, tmp_path):
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    (tmp_path / "out" / "maps" / "001.tiff").write_bytes(b"")
+    stat = pictures[2].stat()
+    os.utime(pictures[2], ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))  # as if its bytes were others
+    again = Counting(model)
+    assert inspect_batch(again, [tmp_path / "in"], tmp_path / "out").resumed == 2
+    assert [Path(path).name for path in again.asked] == ["001.png", "002.png"]

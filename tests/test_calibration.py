@@ -10,6 +10,7 @@ from builders import TINY, normal_pictures, tiny_model
 
 from spadework.calibration import choose_images, conformal_threshold
 from spadework.datasets.synthetic import CATEGORIES, render
+from spadework.detectors import spade
 from spadework.detectors.spade import Spade
 from spadework.errors import InputError
 
@@ -179,3 +180,56 @@ def test_fresh_normal_parts_keep_the_rate(changes):
         total = np.convolve(total, alarms_distribution(n, rate, m))
     bound = int(np.searchsorted(np.cumsum(total), 0.999))
     assert alarms <= bound < alarms_at_the_median  # the bound tells a wrong threshold apart
+
+
+def test_the_map_threshold_is_made_from_the_highest_places_of_the_maps():
+    pictures = normal_pictures(5)
+    model = Spade(**{**TINY, "image_score": "nearest-images", "calibration_images": 50}).fit(pictures)
+    peaks = []
+    for index in range(5):
+        rest = Spade(**TINY).fit([p for i, p in enumerate(pictures) if i != index])
+        peaks.append(rest.predict(pictures[index])[0].view_map.max())
+    np.testing.assert_allclose(np.sort(model.calibration_[1]), np.sort(peaks), rtol=1e-5)
+    assert model.map_threshold_.value == pytest.approx(max(peaks), rel=1e-5)
+
+
+def test_images_for_the_map_threshold_are_drawn_not_taken_from_the_front(monkeypatch):
+    monkeypatch.setattr(spade, "MAPS_FOR_PEAKS", 3)
+    model = Spade(**{**TINY, "image_score": "nearest-images", "calibration_images": 50}).fit(normal_pictures(12))
+    assert model.map_threshold_.n == 3
+    assert model._left_out(model.gallery_, most=3).tolist() == choose_images(12, 3, model.seed).tolist() != [0, 1, 2]
+
+
+def test_scores_by_nearest_images_leave_the_image_itself_out_beyond_the_maps(monkeypatch):
+    monkeypatch.setattr(spade, "MAPS_FOR_PEAKS", 1)
+    settings = {**TINY, "image_score": "nearest-images", "image_k": 2, "calibration_images": 50}
+    pictures = normal_pictures(5)
+    model = Spade(**settings).fit(pictures)
+    for index, score in enumerate(model.normal_scores_):
+        rest = Spade(**{**settings, "calibration_images": 0}).fit([p for i, p in enumerate(pictures) if i != index])
+        assert score == pytest.approx(rest.predict(pictures[index]).score, rel=1e-6)
+
+
+def test_appending_keeps_the_promise_of_scores_by_nearest_images():
+    """A mean over all images, while there are fewer than image_k, rises when unlike ones are appended."""
+    settings = {
+        **TINY,
+        "image_score": "nearest-images",
+        "image_k": 50,
+        "calibration_images": 100,
+        "max_false_alarms": 0.1,
+    }
+    model = Spade(**settings).fit(normal_pictures(20))
+    before = model.threshold_.value
+    unlike = [255 - picture[::-1] // 2 for picture in normal_pictures(8, start=40)]
+    model.append(unlike)
+    assert model.threshold_.value > before
+    np.testing.assert_array_equal(
+        model.normal_scores_, Spade(**settings).fit([*normal_pictures(20), *unlike]).normal_scores_
+    )
+    alarms = sum(p.is_anomalous for p in model.predict(normal_pictures(40, start=100)))
+    assert alarms <= 10
+
+
+def test_rates_next_to_one_take_the_lowest_score():
+    assert conformal_threshold(np.array([3.0, 1.0, 2.0]), 1 - 1e-12).value == 1.0

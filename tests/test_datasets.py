@@ -7,9 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from spadework.datasets import LAYOUTS, detect_layout, open_dataset
+from spadework.datasets import LAYOUTS, Category, Sample, detect_layout, open_dataset
+from spadework.datasets.sample import check_category
 from spadework.errors import DatasetError, InputError
+from spadework.images import read_image
 
 SIDE = 8
 
@@ -265,3 +268,24 @@ def test_nothing_is_taken_by_a_part_of_its_path(tmp_path):
     make_mvtec(tmp_path / "good" / "test")
     category = open_dataset(tmp_path / "good" / "test").category("nut")
     assert [sample.kind for sample in category.test] == ["good", "hole"]
+
+
+def test_a_mask_is_refused_when_read_for_another_size(tmp_path):
+    picture, mask = tmp_path / "a.png", tmp_path / "m.png"
+    Image.new("RGB", (8, 6)).save(picture)
+    Image.new("L", (6, 8), 255).save(mask)
+    sample = Sample(picture, "test", "hole", True, mask, "part")
+    with pytest.raises(DatasetError, match="6 x 8 pixels"):
+        sample.read_mask((6, 8))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_sizes_of_turned_pictures_of_every_format_are_as_seen(suffix, tmp_path):
+    turned = Image.new("RGB", (8, 6))
+    turned.getexif()[274] = 6
+    exif = turned.getexif()
+    turned.save(tmp_path / f"a.{suffix}", exif=exif)
+    Image.new("L", (6, 8), 255).save(tmp_path / "m.png")  # (H, W) = (8, 6), as the picture is seen
+    sample = Sample(tmp_path / f"a.{suffix}", "test", "hole", True, tmp_path / "m.png", "part")
+    check_category(Category("mvtec", "part", tmp_path, (), (sample,)))
+    assert sample.read_mask(read_image(sample.path).shape[:2]).all()

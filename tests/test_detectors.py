@@ -27,7 +27,7 @@ from spadework.backbones import PAPER
 from spadework.detectors import DETECTORS, get_detector, load_detector
 from spadework.detectors.base import Judgement
 from spadework.detectors.spade import Spade
-from spadework.errors import ImageError, InputError, ModelError
+from spadework.errors import ImageError, InputError, ModelError, SpadeworkError
 from spadework.prediction import Failure, Prediction, Predictions
 from spadework.storage import HEADER
 
@@ -579,3 +579,42 @@ def test_folders_of_folders_of_normal_pictures_are_learnt(tmp_path):
     write_pictures(tmp_path / "days" / "monday", normal_pictures(2, start=2))
     write_pictures(tmp_path / "days" / "tuesday", normal_pictures(2, start=4))
     assert Spade(**TINY).fit([tmp_path / "alone", tmp_path / "days"]).n_normal_ == 6
+
+
+def test_features_that_are_no_numbers_are_refused_by_name(model, monkeypatch, tmp_path):
+    paths = write_pictures(tmp_path, FRESH)
+    sick = tiny_model(3)
+
+    def pyramid(view, healthy=sick._pyramid):
+        found = healthy(view)
+        found.levels[0][0, 0, 0] = np.nan
+        return found
+
+    monkeypatch.setattr(sick, "_pyramid", pyramid)
+    with pytest.raises(ImageError, match=r"000\.png: the network's features of it are NaN"):
+        sick.predict(paths)
+    with pytest.raises(ImageError, match="NaN"):
+        sick.append(paths)
+    assert sick.n_normal_ == 3
+
+
+def test_answers_hash_and_files_follow_settings_changed_after_fit(tmp_path):
+    model = tiny_model(4)
+    before = model.model_hash()
+    model.smoothing = 0.0
+    assert model.model_hash() != before
+    loaded = load_detector(model.save(tmp_path / "a.spade"))
+    assert told(loaded) == told(model)
+    assert loaded.model_hash() == model.model_hash()
+    loaded.smoothing = 2.0
+    loaded.save(tmp_path / "a.spade")  # where it lives
+    assert load_detector(tmp_path / "a.spade").smoothing == 2.0
+    assert load_detector(tmp_path / "a.spade").set_max_false_alarms(0.3).settings()["max_false_alarms"] == 0.3
+
+
+def test_a_fit_that_finds_no_temporary_folder_changes_nothing(model, monkeypatch, tmp_path):
+    fitted = tiny_model(3)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(SpadeworkError, match="Set TMPDIR"):
+        fitted.fit(NORMAL)
+    assert fitted.n_normal_ == 3

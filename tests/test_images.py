@@ -327,3 +327,41 @@ def test_paths_may_be_strings_or_pathlike(tmp_path):
     path = write_pictures(tmp_path, [UPRIGHT])[0]
     for form in (path, str(path), os.fspath(Path(path))):
         np.testing.assert_array_equal(read_image(form), UPRIGHT)
+
+
+def test_damaged_files_of_every_format_are_refused_by_name_whatever_the_decoder_raises(tmp_path):
+    rng = np.random.default_rng(3)
+    picture = rng.integers(0, 256, (24, 24, 3), np.uint8)
+    for suffix in (".png", ".jpg", ".tif", ".bmp", ".webp"):
+        whole = cv2.imencode(suffix, picture)[1].tobytes()
+        for trial in range(60):
+            data = bytearray(whole)
+            for place in rng.integers(0, len(data), 3):
+                data[place] ^= int(rng.integers(1, 256))
+            path = tmp_path / f"{trial}{suffix}"
+            path.write_bytes(data)
+            try:
+                assert read_image(path).dtype == np.uint8
+            except ImageError as error:
+                assert path.name in str(error)
+
+
+def test_postscript_in_a_png_s_clothes_is_not_run(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(ImageError, match="not a picture in a known format"):
+        read_image(path)
+
+
+def test_a_telephone_s_jpeg_with_a_preview_is_its_first_picture(tmp_path):
+    first, preview = Image.new("RGB", (40, 30), (200, 10, 10)), Image.new("RGB", (20, 15), (0, 0, 200))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    seen = read_image(tmp_path / "a.jpg")
+    assert seen.shape == (30, 40, 3)
+    assert seen[..., 0].mean() > 150
+
+
+def test_byte_order_does_not_matter():
+    image = (np.arange(48, dtype=np.uint16) * 1000).reshape(4, 4, 3)
+    np.testing.assert_array_equal(as_rgb(image.astype(">u2")), as_rgb(image))
+    np.testing.assert_array_equal(as_rgb((image / 65535).astype(">f4")), as_rgb((image / 65535).astype("<f4")))

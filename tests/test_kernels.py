@@ -301,3 +301,10 @@ def test_the_comparison_refuses_float32_cancellation():
     naive = Nearest(np.maximum(np.take_along_axis(products, index, 1), 0).astype(np.float64), index)
     with pytest.raises(AssertionError):
         assert_nearest(naive, queries, gallery, 1)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_differences_beyond_float32(kernel):
+    queries = np.array([[3e38, 0.0], [-3e38, 1e38]], np.float32)
+    gallery = np.array([[-3e38, 0.0], [3e38, 3e38], [-3e38, -3e38]], np.float32)
+    assert_nearest(get_kernel(kernel)(queries, gallery, kappa=2), queries, gallery, 2)

@@ -32,7 +32,7 @@ import numpy as np
 from spadework import check
 from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress
-from spadework.errors import ImageError, InputError, OutputError
+from spadework.errors import ImageError, InputError, NameTakenError, OutputError
 from spadework.images import Listed, find_images, read_image, shrink
 from spadework.prediction import Failure, Prediction
 from spadework.report import heat_range, overlay
@@ -338,10 +338,6 @@ def batch_json(detector: Detector, rows: Sequence[dict[str, Any]], failures: Seq
         "predictions": list(rows),
         "failures": [{"path": failure.path, "error": str(failure.error)} for failure in failures],
     }
-
-
-class NameTakenError(OutputError):
-    """Results of one picture cannot be written, because something else has their name."""
 
 
 def write_file(path: Path, data: bytes) -> None:

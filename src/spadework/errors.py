@@ -7,6 +7,7 @@ SpadeworkError
 ├── ModelError                       a model file is damaged, newer, or made for something else
 ├── BackboneError                    a network's weights are missing or do not fit
 ├── OutputError (OSError)            a result cannot be written
+│   └── NameTakenError               something else stands where one picture's results go
 └── MissingExtraError (ImportError)  an optional part is not installed
 """
 
@@ -45,6 +46,10 @@ class BackboneError(SpadeworkError):
 
 class OutputError(SpadeworkError, OSError):
     """A result cannot be written: no room, no permission, or something else is in the way."""
+
+
+class NameTakenError(OutputError):
+    """Results of one picture cannot be written, because something else has their name."""
 
 
 class MissingExtraError(SpadeworkError, ImportError):

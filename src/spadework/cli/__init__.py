@@ -6,6 +6,7 @@ Standard output carries results only; progress, notes and errors go to standard 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -15,6 +16,9 @@ def main() -> None:
     from spadework.cli.app import app
     from spadework.errors import SpadeworkError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold bytes that are no text
     try:
         app(prog_name="spadework")
     except SpadeworkError as error:

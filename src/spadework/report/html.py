@@ -67,7 +67,7 @@ def write_report(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
