@@ -120,7 +120,7 @@ def test_predict_out_writes_maps_overlays_tables(fitted, parts, tmp_path):
     expected = Spade.load(fitted).predict(parts / "new" / "bad.png").score_map
     assert score_map.dtype == np.float32
     np.testing.assert_allclose(score_map, expected, rtol=1e-5)
-    assert cv2.imread(str(out / "overlays" / "bad.jpg")).shape == (64, 64, 3)
+    assert cv2.imread(str(out / "overlays" / "bad.jpg")).shape[1] == 480  # enlarged, with words below
     assert cv2.imread(str(out / "explanations" / "bad.jpg")) is not None
     with open(out / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -16,8 +16,8 @@ from spadework.errors import InputError, OutputError
 from spadework.evaluation import MEASURES, Case, Evaluation, MatchedPatch
 from spadework.metrics import Curve, image_measures
 from spadework.report import charts, data_uri, heat_range, outline, overlay, write_report
-from spadework.report.montage import montage
-from spadework.scores import Region
+from spadework.report.montage import PATCH, VERDICTS, Place, montage, overlay_sheet
+from spadework.report.pictures import HOT
 
 VOID = {"meta", "img", "br", "line", "rect", "polyline"}
 
@@ -94,7 +94,7 @@ def test_says_every_measure_and_the_counts_at_the_threshold(tmp_path):
     for index in range(len(MEASURES)):
         assert f"{0.1234 + index / 100:.4f}" in text
     assert "1 of 3 normal pictures alarmed, 1 of 2 defective ones missed" in text  # 4 > 3.5; 3 <= 3.5
-    assert "0.01 was asked for" in text
+    assert "1 % was asked for" in text
     assert "kappa" in text
 
 
@@ -165,11 +165,14 @@ def test_overlay_by_hand():
     drawn = overlay(image, score_map, low=1.0, high=5.0)
     np.testing.assert_array_equal(image, before)
     assert (drawn[1:3] == 100).all()  # below `low` the picture is as it was
-    hottest = cv2.applyColorMap(np.full((1, 1), 255, np.uint8), cv2.COLORMAP_TURBO)[0, 0, ::-1]
-    np.testing.assert_allclose(drawn[0, 0], 25 + 0.75 * hottest, atol=1)
+    hottest = cv2.applyColorMap(np.full((1, 1), HOT, np.uint8), cv2.COLORMAP_TURBO)[0, 0, ::-1]
+    np.testing.assert_allclose(drawn[0, 0], 55 + 0.45 * hottest, atol=1)  # the part stays visible below the heat
     assert not (drawn[3, 3] == 100).all()  # not inspected is not normal
-    boxed = overlay(image, np.zeros((4, 4), np.float32), low=0, high=1, regions=[Region((1, 1, 3, 3), 4, (1, 1), 1.0)])
-    assert (boxed[1, 1] == 255).all()
+    above = np.zeros((12, 12), np.float32)
+    above[4:9, 4:9] = 1.0
+    outlined = overlay(np.full((12, 12, 3), 100, np.uint8), above, low=0.99, high=9.0, threshold=0.5)
+    assert (outlined[4, 4:9] == 255).all()  # the border of what lies above the threshold
+    assert (outlined[0] == 100).all()
 
 
 def test_overlay_takes_maps_of_another_size():
@@ -211,8 +214,8 @@ def test_line_chart_places_points():
 
 def test_histogram_counts_everything_and_marks_the_threshold():
     chart = charts.histogram(np.array([0.0, 0.0, 5.0]), np.array([10.0]), threshold=5.0, title="t")
-    assert chart.count("<rect") == 3 + 3  # three bars, three legends
-    assert 'class="threshold"' in chart
+    assert chart.count("<rect") == 3 + 2  # three bars, two legends
+    assert chart.count('class="threshold"') == 2  # the line, and the same dashes in the legend
     assert "threshold 5" in chart
     assert charts.histogram(np.array([]), np.array([3.0]), threshold=None, title="t").count("<rect") == 1 + 2
     assert charts.histogram(np.array([0.0]), np.array([]), threshold=None, title="t")  # one score, and that is zero
@@ -226,9 +229,26 @@ def test_ticks_are_round():
 
 def test_montage_shows_place_and_match(model):
     picture = defective_picture()[0]
-    matches = model.explain_regions(model.predict(picture))
-    sheet = montage(picture, matches)
+    found = model.predict(picture)[0]
+    places = [
+        Place(match, model.gallery_.thumbnail(match.image), model.gallery_.entries[match.image].size)
+        for match in model.explain_regions(found)
+    ]
+    sheet = montage(picture, found, places)
     assert sheet.dtype == np.uint8
-    assert sheet.shape[0] > 200 * len(matches)
-    named = [dataclasses.replace(match, name="größe/π.png") for match in matches]
-    assert montage(picture, named).shape == sheet.shape
+    assert sheet.shape[0] > PATCH * len(places)
+    named = [dataclasses.replace(place, match=dataclasses.replace(place.match, name="größe/π.png")) for place in places]
+    assert montage(picture, found, named).shape[1] >= 2 * PATCH  # letters that the font lacks are replaced
+
+
+@pytest.mark.parametrize("size", [(20, 8), (64, 64), (40, 400), (700, 90)])
+def test_an_overlay_sheet_shows_pictures_of_any_shape_with_their_verdict(size, model):
+    picture = defective_picture(size=size)[0]
+    found = model.predict(picture)[0]
+    sheet = overlay_sheet(picture, found, longest=500)
+    assert sheet.dtype == np.uint8
+    assert 250 <= sheet.shape[1] <= 520  # wide enough for the words
+    colour = np.array(VERDICTS[found.verdict])
+    assert (np.abs(sheet.astype(int) - colour).max(axis=2) < 3).any()  # the verdict's tag
+    tall = min(480, 500) * size[0] / max(size)
+    assert sheet.shape[0] > tall + 20  # the picture, and a strip below it

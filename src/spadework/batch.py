@@ -4,7 +4,7 @@
       predictions.csv, predictions.json    one row a picture, written when all is done (and after an interruption, for what was done)
       journal.jsonl                        one line a picture as it is done; a half-done batch goes on from here
       maps/NAME.tiff or .npy               raw map, float32 (H, W) at the picture's size, uncompressed
-      overlays/NAME.jpg                    the map laid over the picture
+      overlays/NAME.jpg                    the map laid over the picture, regions numbered; verdict, score and scale below
       explanations/NAME.jpg                suspicious places beside the normal places they were matched with, on request
 
 NAME is the picture's path below the folder that was given, without its suffix: the folders of the input are mirrored.
@@ -21,7 +21,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,14 @@ from spadework import check
 from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress
 from spadework.errors import ImageError, InputError, NameTakenError, OutputError
-from spadework.images import Listed, find_images, read_image, shrink
+from spadework.images import Listed, find_images, read_image
 from spadework.prediction import Failure, Prediction
-from spadework.report import heat_range, overlay
-from spadework.report.montage import montage
+from spadework.report.montage import Place, montage, overlay_sheet
 
 MAP_FORMATS = frozenset({"tiff", "npy"})
 LONGEST_NAME = 200  # bytes
 KEY_LENGTH = 6  # what a picture's results depend on: path, size, time of change, model, format of maps, explanations
-OVERLAY_SIDE = 1600  # longer side of overlays; maps keep the picture's size
+OVERLAY_SIDE = 1600  # longer side of the picture in an overlay; maps keep the picture's size
 COLUMNS = (
     "path",
     "verdict",
@@ -279,23 +278,19 @@ class _Writer:
         return target
 
     def _overlay(self, job: Job, found: Prediction, picture: np.ndarray) -> str:
-        assert found.score_map is not None  # asked by `write`
-        low, high = heat_range([found.score_map], found.map_threshold)
-        small = shrink(picture, OVERLAY_SIDE)
-        scale = small.shape[0] / picture.shape[0]
-        regions = [replace(r, box=tuple(round(edge * scale) for edge in r.box)) for r in found.regions]
-        drawn = overlay(small, shrink(found.score_map, OVERLAY_SIDE), low=low, high=high, regions=regions)
         target = f"overlays/{job.name}.jpg"
-        self._put(target, _encode_jpeg(drawn))
+        self._put(target, _encode_jpeg(overlay_sheet(picture, found, longest=OVERLAY_SIDE)))
         return target
 
     def _explanation(self, job: Job, found: Prediction, picture: np.ndarray) -> tuple[list[dict[str, Any]], str | None]:
         explain = getattr(self.detector, "explain_regions", None)
-        if explain is None:
+        gallery = getattr(self.detector, "gallery_", None)
+        if explain is None or gallery is None:
             return [], None
         matches = explain(found)
+        places = [Place(m, gallery.thumbnail(m.image), gallery.entries[m.image].size) for m in matches]
         target = f"explanations/{job.name}.jpg"
-        self._put(target, _encode_jpeg(montage(picture, matches)))
+        self._put(target, _encode_jpeg(montage(picture, found, places)))
         return [match.to_json() for match in matches], target
 
     def _put(self, name: str, data: bytes) -> None:

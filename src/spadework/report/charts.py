@@ -36,7 +36,7 @@ def line_chart(
             f"{_x(x, x_max):.1f},{_y(y, 1.0):.1f}" for x, y in zip(curve.x, curve.y, strict=True) if x <= x_max
         )
         parts.append(f'<polyline points="{points}" style="stroke:var({SERIES[index]})" class="curve"/>')
-        parts.append(_legend(index, label, SERIES[index]))
+        parts.append(_legend(index, label, f'class="curve" style="stroke:var({SERIES[index]})"'))
     return _svg(title, parts)
 
 
@@ -68,11 +68,11 @@ def histogram(
                 y = _y(float(number), float(tallest))
                 size = f'width="{half - 0.5:.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
                 parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" {size} style="fill:var({SERIES[index]})"/>')
-        parts.append(_legend(index, ("normal", "anomalous")[index], SERIES[index]))
+        parts.append(_legend(index, ("normal", "anomalous")[index], f'style="fill:var({SERIES[index]})"', bar=True))
     if threshold is not None:
         x = _x(threshold - low, span)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="threshold"/>')
-        parts.append(_legend(2, f"threshold {threshold:.4g}", "--ink"))
+        parts.append(_legend(2, f"threshold {threshold:.4g}", 'class="threshold"'))
     return _svg(title, parts)
 
 
@@ -118,9 +118,9 @@ def _ticks(low: float, high: float) -> list[float]:
     return [index * step for index in range(first, int(np.floor(high / step + 1e-9)) + 1)]
 
 
-def _legend(index: int, label: str, colour: str) -> str:
-    x, y = LEFT + index * 118, HEIGHT - 10
-    return (
-        f'<rect x="{x}" y="{y - 9}" width="12" height="9" style="fill:var({colour})"/>'
-        f'<text x="{x + 17}" y="{y}">{escape(label)}</text>'
-    )
+def _legend(index: int, label: str, look: str, *, bar: bool = False) -> str:
+    """A sample as it looks in the chart, a bar or a line, and its name."""
+    x, y = LEFT + index * 112, HEIGHT - 10
+    place = f'x1="{x}" x2="{x + 19}" y1="{y - 4}" y2="{y - 4}"'
+    sample = f'<rect x="{x}" y="{y - 9}" width="12" height="9" {look}/>' if bar else f"<line {place} {look}/>"
+    return f'{sample}<text x="{x + (17 if bar else 24)}" y="{y}">{escape(label)}</text>'

@@ -1,13 +1,14 @@
 """The HTML report: one file that needs no other, no network and no script.
 
 In: evaluations. Out: a page with the measures and their settings, curves, the score histogram with the threshold, and the pictures
-worth a look: missed defects, false alarms, the most doubtful and the highest scores, with map, mask and matched normal patches.
+worth a look: the highest scores, the most doubtful, missed defects and false alarms, with map, mask and matched normal patches.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -16,10 +17,19 @@ from typing import Any
 import numpy as np
 
 from spadework.errors import InputError, OutputError
-from spadework.evaluation import MEASURES, Case, Evaluation
-from spadework.images import shrink
+from spadework.evaluation import MEASURES, Case, Evaluation, MatchedPatch
 from spadework.report.charts import histogram, line_chart
-from spadework.report.pictures import data_uri, heat_range, outline, overlay
+from spadework.report.pictures import (
+    data_uri,
+    draw_boxes,
+    heat_range,
+    heat_scale,
+    number_places,
+    outline,
+    overlay,
+    scaled,
+)
+from spadework.report.sheet import bounded, fit
 from spadework.report.style import STYLE
 
 TITLES = {
@@ -32,12 +42,13 @@ TITLES = {
     "pixel_f1": "pixel F1",
 }
 GROUPS = {
+    "worst": "Highest scores",
+    "doubtful": "Most doubtful: nearest the threshold",
     "missed": "Missed defects",
     "false alarm": "False alarms",
-    "doubtful": "Most doubtful: nearest the threshold",
-    "worst": "Highest scores",
 }
-PATCH_SIDE = 160
+LEAST = 320  # longer side of a picture; smaller ones are enlarged, so that numbers do not hide them
+PATCH, WIDEST = 96, 200  # height and greatest width of a patch on the page; twice as many pixels are kept
 
 
 def write_report(
@@ -173,8 +184,12 @@ def _promise(each: Evaluation) -> str:
     if each.threshold is None or each.promised_false_alarms is None:
         return "none: too few normal pictures"
     asked, promised = each.max_false_alarms or 0.0, each.promised_false_alarms
-    text = f"{each.threshold:.4g}; at most {promised:.3g} false alarms per normal picture are promised"
-    return text if promised <= asked else f"{text} ({asked:.3g} was asked for: more normal pictures are needed)"
+    text = f"{each.threshold:.4g}; promised: at most {_percent(promised)} of normal pictures are called anomalous"
+    return text if promised <= asked else f"{text} ({_percent(asked)} was asked for: more normal pictures are needed)"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _seconds(value: float | None) -> str:
@@ -209,45 +224,81 @@ def _figure(chart: str, caption: str) -> str:
     return f"<figure>{chart}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
+@dataclass(frozen=True)
+class _Heat:
+    """How the maps of a run are drawn: the scores drawn as coldest and hottest, and the one that outlines begin at."""
+
+    low: float
+    high: float
+    threshold: float | None
+
+    @property
+    def key(self) -> str:
+        """The colours between the scores they stand for, as HTML."""
+        place = None if self.threshold is None else (self.threshold - self.low) / (self.high - self.low)
+        bar = f'<img src="{data_uri(heat_scale(12, 160, mark=place))}" alt="from clear to red" width="80" height="12">'
+        return f'<span class="heat">{self.low:.4g} {bar} {self.high:.4g}</span>'
+
+
 def _cases(each: Evaluation) -> list[str]:
     maps = [case.score_map for case in each.cases if case.score_map is not None]
-    scale = heat_range(maps, each.map_threshold) if maps else (0.0, 1.0)
-    parts = []
+    low, high = heat_range(maps, each.map_threshold) if maps else (0.0, 1.0)
+    heat = _Heat(low, high, each.map_threshold)
+    parts = [_key(heat)] if maps else []
     for why, heading in GROUPS.items():
         chosen = [case for case in each.cases if case.why == why]
         if chosen:
             parts.append(f"<h3>{escape(heading)}</h3>")
-            parts.extend(_case(case, scale) for case in chosen)
+            parts.extend(_case(case, heat) for case in chosen)
     return parts
 
 
-def _case(case: Case, scale: tuple[float, float]) -> str:
-    pictures = [_picture(case.picture, "picture")]
+def _key(heat: _Heat) -> str:
+    """How to read the pictures, once for all of a run."""
+    line = "" if heat.threshold is None else f" White lines surround what lies above {heat.threshold:.4g}."
+    words = "One scale for all pictures of this run; below its lower end nothing is drawn."
+    return f'<p class="key">Heat maps: {heat.key}. {words}{line} Numbers mark the places that are shown beside their normal match.</p>'
+
+
+def _case(case: Case, heat: _Heat) -> str:
+    picture = bounded(case.picture, least=LEAST, most=max(LEAST, *case.picture.shape[:2]))
+    boxes = scaled([match.box for match in case.matches], case.picture.shape, picture.shape)
+    pictures = [_picture(draw_boxes(picture, boxes), "picture")]
     if case.score_map is not None:
-        pictures.append(_picture(overlay(case.picture, case.score_map, low=scale[0], high=scale[1]), "map"))
+        drawn = overlay(picture, case.score_map, low=heat.low, high=heat.high, threshold=heat.threshold)
+        pictures.append(_picture(number_places(drawn, boxes), "map", note=heat.key))
     if case.mask is not None and case.mask.any():
-        pictures.append(_picture(outline(case.picture, case.mask), "true defect"))
+        pictures.append(_picture(outline(picture, _grown(case.mask, picture.shape)), "true defect"))
     verdict = {True: "anomalous", False: "normal", None: "no verdict"}[case.verdict]
     truth = "normal" if not case.is_anomalous else case.kind
     facts = f"score {case.score:.4g}, called {verdict}; truly {truth}"
-    matches = "".join(
-        f'<div class="match">{_picture(_patch(match.picture_patch), "this part")}{_picture(_patch(match.normal_patch), "normal")}'
-        f'<p class="quiet">distance {match.distance:.4g}<br>{escape(_file_name(match.normal_name))}</p></div>'
-        for match in case.matches
-    )
+    matches = "".join(_match(number, match) for number, match in enumerate(case.matches, 1))
     name = f'<p class="path">{escape(case.path)}</p><p>{escape(facts)}</p>'
     return (
         f'<article>{name}<div class="pictures">{"".join(pictures)}<div class="matches">{matches}</div></div></article>'
     )
 
 
-def _picture(image: np.ndarray, caption: str) -> str:
-    size = f'width="{image.shape[1]}" height="{image.shape[0]}"'
-    return f'<figure><img src="{data_uri(image)}" alt="{escape(caption)}" {size} loading="lazy"><figcaption>{escape(caption)}</figcaption></figure>'
+def _grown(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    return fit(mask.astype(np.uint8), shape[0], shape[1]) > 0
 
 
-def _patch(patch: np.ndarray) -> np.ndarray:
-    return shrink(patch, PATCH_SIDE)
+def _match(number: int, match: MatchedPatch) -> str:
+    """A place and its normal match at one height, which is what lets them be compared."""
+    pair = _patch(match.picture_patch, f"{number}: this part") + _patch(match.normal_patch, "normal")
+    facts = f"distance {match.distance:.4g} before smoothing<br>{escape(_file_name(match.normal_name))}"
+    return f'<div class="match">{pair}<p class="quiet">{facts}</p></div>'
+
+
+def _patch(patch: np.ndarray, caption: str) -> str:
+    return _picture(fit(patch, 2 * PATCH, 2 * WIDEST), caption, dots=2)
+
+
+def _picture(image: np.ndarray, caption: str, *, note: str = "", dots: int = 1) -> str:
+    """A figure. note: HTML after the caption. dots: pixels of the picture for one of the page."""
+    size = f'width="{max(1, image.shape[1] // dots)}" height="{max(1, image.shape[0] // dots)}"'
+    words = f"{escape(caption)} {note}" if note else escape(caption)
+    return f'<figure><img src="{data_uri(image)}" alt="{escape(caption)}" {size} loading="lazy"><figcaption>{words}</figcaption></figure>'
 
 
 def _file_name(path: str) -> str:

@@ -1,68 +1,153 @@
-"""One picture that explains a verdict: the part with its suspicious places, each beside the normal place it was compared with."""
+"""Pictures with words, one file each: the heat map over the part, and the explanation of a verdict.
+
+In: a picture, its prediction, and for the explanation the normal places that its suspicious places were matched with.
+Out: uint8 (h, w, 3) RGB. A place has the same number in both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from spadework.detectors.spade import Explanation
-from spadework.images import shrink
+from spadework.prediction import Prediction
+from spadework.report.pictures import Box, draw_boxes, heat_range, heat_scale, number_places, overlay, scaled
+from spadework.report.sheet import (
+    GAP,
+    QUIET,
+    TEXT_SIZE,
+    Colour,
+    below,
+    beside,
+    bounded,
+    fit,
+    flow,
+    framed,
+    shorten,
+    table,
+    tag,
+    text,
+)
+from spadework.scores import Region
 
-PICTURE_SIDE = 640
-PATCH = 200
-GAP = 12
-LINE = 22
-PAPER, INK, MARK = (255, 255, 255), (30, 30, 30), (255, 64, 0)
+VERDICTS: dict[str, Colour] = {"anomalous": (190, 32, 32), "normal": (34, 120, 60), "no threshold": (97, 103, 112)}
+LEAST = 480  # longer side of what is drawn on: smaller pictures are enlarged, so that numbers do not hide them
+MOST = 640  # the same, of the picture in an explanation
+PATCH = 168  # height of the places in an explanation
+WIDEST = 336  # and their greatest width
+SMALL = 13  # captions
+NUMBERED = 9  # regions with a number; an overlay with more is unreadable
 
 
-def montage(picture: np.ndarray, matches: Sequence[Explanation]) -> np.ndarray:
-    """Draw a picture with numbered places, and a row for each: the place, and the normal place it was matched with.
+@dataclass(frozen=True)
+class Place:
+    """A suspicious place and where its match was found.
+
+    match: of `Spade.explain_regions`. normal: the matched normal picture as kept, uint8 (h, w, 3). size: (H, W) of its original.
+    """
+
+    match: Explanation
+    normal: np.ndarray
+    size: tuple[int, int]
+
+
+def overlay_sheet(picture: np.ndarray, found: Prediction, *, longest: int) -> np.ndarray:
+    """Draw a picture under its heat map, regions outlined and numbered; below it verdict, score, threshold and the scale.
 
     Args:
         picture: uint8 (H, W, 3) RGB.
-        matches: of `Spade.explain_regions`, in the picture's pixels.
+        found: its prediction, with a map.
+        longest: longer side of the drawn picture at most; small pictures are enlarged.
 
     Returns:
-        uint8 (h, w, 3) RGB.
+        uint8 (h, w, 3) RGB, wide enough for the words.
     """
-    left = _marked(picture, matches)
-    row_height = PATCH + LINE + GAP
-    height = max(left.shape[0] + 2 * GAP, GAP + row_height * len(matches) + LINE)
-    sheet = np.full((height, left.shape[1] + 2 * PATCH + 4 * GAP, 3), PAPER, np.uint8)
-    sheet[GAP : GAP + left.shape[0], GAP : GAP + left.shape[1]] = left
-    x = left.shape[1] + 2 * GAP
-    _text(sheet, "this part", x, LINE - 6)
-    _text(sheet, "normal", x + PATCH + GAP, LINE - 6)
-    for number, match in enumerate(matches, 1):
-        y = LINE + (number - 1) * row_height
-        y0, x0, y1, x1 = match.box
-        _paste(sheet, picture[y0:y1, x0:x1], y, x)
-        _paste(sheet, match.normal_patch, y, x + PATCH + GAP)
-        _text(sheet, f"{number}: distance {match.distance:.4g}", x, y + PATCH + LINE - 6)
-        _text(sheet, match.name.replace("\\", "/").rpartition("/")[2], x + PATCH + GAP, y + PATCH + LINE - 6)
-    return sheet
+    assert found.score_map is not None  # a caller's promise
+    low, high = heat_range([found.score_map], found.map_threshold)
+    ground = bounded(picture, least=min(LEAST, longest), most=longest)
+    drawn = overlay(ground, found.score_map, low=low, high=high, threshold=found.map_threshold)
+    tops = [_top(region, found.score_map, found.map_threshold or 0.0) for region in found.regions[:NUMBERED]]
+    drawn = number_places(drawn, scaled(tops, picture.shape, drawn.shape))
+    size = min(24, max(TEXT_SIZE, drawn.shape[1] // 60))
+    parts = [*_verdict(found, size), _scale(low, high, found.map_threshold, size)]
+    if found.regions:
+        parts.append(text(f"outlined: above {found.map_threshold:.4g}", size=size, colour=QUIET))
+    if not np.isfinite(found.score_map).all():
+        parts.append(text("gray: not inspected", size=size, colour=QUIET))
+    strip = flow(parts, max(drawn.shape[1], 320) - 2 * GAP, gap=size)
+    return below([drawn, framed(strip, top=GAP // 2, side=GAP)], gap=0)
 
 
-def _marked(picture: np.ndarray, matches: Sequence[Explanation]) -> np.ndarray:
-    small = shrink(picture, PICTURE_SIDE).copy()
-    scale = small.shape[0] / picture.shape[0]
-    for number, match in enumerate(matches, 1):
-        y0, x0, y1, x1 = (round(edge * scale) for edge in match.box)
-        cv2.rectangle(small, (x0, y0), (x1 - 1, y1 - 1), MARK, 2)
-        cv2.putText(small, str(number), (x0 + 4, y0 + 18), cv2.FONT_HERSHEY_SIMPLEX, 0.6, MARK, 2, cv2.LINE_AA)
-    return small
+def _top(region: Region, score_map: np.ndarray, threshold: float) -> Box:
+    """The box of a region, begun where its uppermost row begins: a number there stands on the outline, also if that is slanted."""
+    y0, x0, y1, x1 = region.box
+    return y0, x0 + int(np.argmax(score_map[y0, x0:x1] > threshold)), y1, x1
 
 
-def _paste(sheet: np.ndarray, patch: np.ndarray, y: int, x: int) -> None:
-    """Put a patch into a square of PATCH pixels, aspect kept, enlarged without inventing detail."""
-    scale = PATCH / max(patch.shape[:2])
-    size = (max(1, round(patch.shape[1] * scale)), max(1, round(patch.shape[0] * scale)))
-    grown = cv2.resize(patch, size, interpolation=cv2.INTER_NEAREST if scale > 2 else cv2.INTER_AREA)
-    sheet[y : y + grown.shape[0], x : x + grown.shape[1]] = grown
+def _verdict(found: Prediction, size: int) -> list[np.ndarray]:
+    """The verdict on its colour, and what it rests on."""
+    words = f"score {found.score:.4g}" + ("" if found.threshold is None else f", threshold {found.threshold:.4g}")
+    return [tag(found.verdict, VERDICTS[found.verdict], size=size), text(words, size=size)]
 
 
-def _text(sheet: np.ndarray, text: str, x: int, y: int) -> None:
-    plain = text.encode("ascii", "replace").decode()  # OpenCV's font knows no other letters
-    cv2.putText(sheet, plain[:28], (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, INK, 1, cv2.LINE_AA)
+def _scale(low: float, high: float, threshold: float | None, size: int) -> np.ndarray:
+    """The colours between the scores they stand for."""
+    mark = None if threshold is None else (threshold - low) / (high - low)
+    bar = heat_scale(size, 8 * size, mark=mark)
+    ends = [text(f"{value:.4g}", size=size) for value in (low, high)]
+    return beside([ends[0], bar, ends[1]], gap=GAP // 2, middle=True)
+
+
+def montage(picture: np.ndarray, found: Prediction, places: Sequence[Place]) -> np.ndarray:
+    """Draw a picture with numbered places, and a row for each: the place, its normal match, and the picture that was cut from.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB.
+        found: its prediction.
+        places: in the picture's pixels, in the order of the regions.
+
+    Returns:
+        uint8 (h, w, 3) RGB. The rows stand beside the picture or below it, whichever takes less room.
+    """
+    ground = bounded(picture, least=min(LEAST, 2 * PATCH), most=MOST)
+    marked = draw_boxes(ground, scaled([place.match.box for place in places], picture.shape, ground.shape))
+    left = below([marked, text(_about(found), size=SMALL, colour=QUIET)], gap=4)
+    rows = table([_row(number, picture, place) for number, place in enumerate(places, 1)])
+    gap = 2 * GAP
+    body = min(
+        (beside([left, rows], gap=gap), below([left, rows], gap=gap)), key=lambda each: each.shape[0] * each.shape[1]
+    )
+    name = shorten(_file_name(found.path or "(array)", folders=1), body.shape[1])
+    head = flow([text(name, colour=QUIET), *_verdict(found, TEXT_SIZE)], body.shape[1])
+    return framed(below([head, body]), top=GAP, side=GAP)
+
+
+def _about(found: Prediction) -> str:
+    if found.regions:
+        return f"{len(found.regions)} region{'s' if len(found.regions) > 1 else ''} above the threshold"
+    return "no region above the threshold; 1 is the highest place"
+
+
+def _row(number: int, picture: np.ndarray, place: Place) -> list[np.ndarray]:
+    """Three blocks of one height with their captions: the place, its match, and the normal picture with the match in a box."""
+    match = place.match
+    y0, x0, y1, x1 = match.box
+    whole = fit(place.normal, PATCH, WIDEST)
+    marked = draw_boxes(whole, scaled([match.normal_box], place.size, whole.shape), first=number)
+    return [
+        _captioned(picture[y0:y1, x0:x1], f"{number}: this part", f"distance {match.distance:.4g}", "before smoothing"),
+        _captioned(match.normal_patch, "most similar normal place"),
+        _captioned(marked, "in the normal picture", shorten(_file_name(match.name), 200, size=SMALL)),
+    ]
+
+
+def _captioned(picture: np.ndarray, caption: str, *facts: str) -> np.ndarray:
+    words = [text(caption, size=SMALL), *(text(fact, size=SMALL, colour=QUIET) for fact in facts)]
+    return below([fit(picture, PATCH, WIDEST), *words], gap=3)
+
+
+def _file_name(path: str, *, folders: int = 0) -> str:
+    """The name of a file, after so many of the folders it is in."""
+    return "/".join(path.replace("\\", "/").split("/")[-1 - folders :])

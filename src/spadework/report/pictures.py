@@ -1,4 +1,4 @@
-"""Pictures of an answer: heat maps over the part, outlines of masks, pictures inside an HTML file.
+"""Pictures of an answer: heat maps over the part, numbered places, outlines of masks, the scale of the heat, pictures inside HTML.
 
 In and out: uint8 (h, w, 3) RGB; maps float32, NaN where nothing was inspected. Inputs are never changed.
 """
@@ -11,10 +11,14 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from spadework.scores import Region
+from spadework.report.sheet import Colour, stamp, tag
 
-STRONGEST = 0.75  # opacity of the hottest place: the part stays visible below it
-REGION, MASK = (255, 255, 255), (0, 255, 255)
+Box = tuple[int, int, int, int]  # y0, x0, y1, x1, the ends exclusive
+
+STRONGEST = 0.45  # opacity of the hottest place: the defect itself stays visible below it
+COLD, HOT = 40, 235  # of the 255 colours; both ends of the palette are too dark to tell heat from shadow
+REGION, MASK, MARK = (255, 255, 255), (0, 255, 255), (255, 205, 0)
+GROUND = 128  # gray of the picture that the scale is shown on
 
 
 def heat_range(maps: Iterable[np.ndarray], map_threshold: float | None) -> tuple[float, float]:
@@ -33,51 +37,96 @@ def heat_range(maps: Iterable[np.ndarray], map_threshold: float | None) -> tuple
 
 
 def overlay(
-    image: np.ndarray, score_map: np.ndarray, *, low: float, high: float, regions: Sequence[Region] = ()
+    image: np.ndarray, score_map: np.ndarray, *, low: float, high: float, threshold: float | None = None
 ) -> np.ndarray:
-    """Lay a heat map over a picture: clear at `low` and below, hot at `high`; grey where nothing was inspected.
+    """Lay a heat map over a picture: clear at `low` and below, more opaque up to `high`; grey where nothing was inspected.
 
     Args:
         image: uint8 (h, w, 3).
         score_map: float32, brought to the picture's size if it differs.
         low: score drawn as nothing.
         high: score drawn hottest.
-        regions: outlined, in the picture's pixels.
+        threshold: what lies above it is outlined; None for no outline.
 
     Returns:
         uint8 (h, w, 3).
     """
     if score_map.shape != image.shape[:2]:
-        score_map = cv2.resize(score_map, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)
+        grows = score_map.shape[0] < image.shape[0] or score_map.shape[1] < image.shape[1]
+        way = cv2.INTER_LINEAR if grows else cv2.INTER_AREA
+        score_map = np.asarray(cv2.resize(score_map, (image.shape[1], image.shape[0]), interpolation=way))
     unseen = ~np.isfinite(score_map)
-    heat = np.clip((np.where(unseen, low, score_map) - low) / (high - low), 0.0, 1.0)
-    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    opacity = STRONGEST * np.minimum(1.0, 2.0 * heat)[..., None]  # full strength from the middle of the scale
-    drawn = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    seen = np.where(unseen, low, score_map)
+    drawn = _heated(image, np.clip((seen - low) / (high - low), 0.0, 1.0))
     drawn[unseen] = (image[unseen] * 0.3 + 110).astype(np.uint8)
-    return draw_boxes(drawn, [region.box for region in regions], REGION) if regions else drawn
-
-
-def draw_boxes(
-    image: np.ndarray, boxes: Iterable[tuple[int, int, int, int]], colour: tuple[int, int, int]
-) -> np.ndarray:
-    """Return the picture with (y0, x0, y1, x1) boxes drawn, each with a dark edge that shows on any ground."""
-    drawn = np.ascontiguousarray(image).copy()
-    width = max(1, round(max(image.shape[:2]) / 400))
-    for y0, x0, y1, x1 in boxes:
-        for thickness, paint in ((width + 2, (0, 0, 0)), (width, colour)):
-            cv2.rectangle(drawn, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), paint, thickness)
+    if threshold is not None:
+        _draw_border(drawn, ~unseen & (seen > threshold), REGION, _pen(image, 600))
     return drawn
+
+
+def _heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Blend colours over a picture; heat (h, w) in 0..1 is both the colour and, times STRONGEST, the opacity."""
+    colours = cv2.applyColorMap(np.rint(COLD + heat * (HOT - COLD)).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    opacity = STRONGEST * heat[..., None]
+    return np.asarray(np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8))
+
+
+def heat_scale(height: int, width: int, *, mark: float | None = None) -> np.ndarray:
+    """Return a bar of the heat's colours, coldest left, as they look on a gray picture; `mark` in 0..1 is a place to show."""
+    heat = np.tile(np.linspace(0.0, 1.0, width), (height, 1))
+    bar = _heated(np.full((height, width, 3), GROUND, np.uint8), heat)
+    if mark is not None and 0 <= mark <= 1:
+        x = round(mark * (width - 1))
+        bar[:, max(0, x - 1) : x + 2] = 0
+        bar[:, x] = REGION
+    return bar
+
+
+def draw_boxes(image: np.ndarray, boxes: Iterable[Box], *, first: int = 1) -> np.ndarray:
+    """Return the picture with boxes drawn and numbered from `first`, each line with a dark edge that shows on any ground."""
+    boxes = list(boxes)
+    drawn = np.ascontiguousarray(image).copy()
+    width = _pen(image, 200)
+    for y0, x0, y1, x1 in boxes:
+        for thickness, paint in ((width + 2, (0, 0, 0)), (width, MARK)):
+            cv2.rectangle(drawn, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), paint, thickness)
+    return number_places(drawn, boxes, first=first)
+
+
+def number_places(image: np.ndarray, boxes: Sequence[Box], *, first: int = 1) -> np.ndarray:
+    """Return the picture with a numbered tag at each box: above its top left corner, inside where there is no room above."""
+    drawn = np.ascontiguousarray(image).copy()
+    size = min(36, max(13, _pen(image, 28)))
+    for number, (y0, x0, _, _) in reversed(list(enumerate(boxes, first))):  # the first lies uppermost
+        block = tag(str(number), MARK, size=size)
+        stamp(drawn, block, y0 - block.shape[0] if y0 >= block.shape[0] else y0, x0)
+    return drawn
+
+
+def scaled(boxes: Iterable[Box], old: Sequence[int], new: Sequence[int]) -> list[Box]:
+    """Return boxes of a picture of shape `old` in the pixels of the same picture at shape `new`."""
+    sy, sx = new[0] / old[0], new[1] / old[1]
+    return [(round(y0 * sy), round(x0 * sx), round(y1 * sy), round(x1 * sx)) for y0, x0, y1, x1 in boxes]
 
 
 def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the picture with the border of a bool (h, w) mask drawn."""
     drawn = np.ascontiguousarray(image).copy()
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    width = max(1, round(max(image.shape[:2]) / 300))
-    cv2.drawContours(drawn, contours, -1, (0, 0, 0), width + 2)
-    cv2.drawContours(drawn, contours, -1, MASK, width)
+    _draw_border(drawn, mask, MASK, _pen(image, 300))
     return drawn
+
+
+def _pen(image: np.ndarray, share: int) -> int:
+    """A width of 1/`share` of the longer side, or of four times the shorter: neither too thin to see nor hiding a narrow picture."""
+    short, long = sorted(image.shape[:2])
+    return max(1, round(float(min(long, 4 * short)) / share))
+
+
+def _draw_border(drawn: np.ndarray, mask: np.ndarray, colour: Colour, width: int) -> None:
+    """Draw the border of a bool mask onto a picture, in place, with a dark edge."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, contours, -1, (0, 0, 0), width + 2)
+    cv2.drawContours(drawn, contours, -1, colour, width)
 
 
 def data_uri(image: np.ndarray, *, quality: int = 85) -> str:

@@ -14,9 +14,10 @@ main { max-width: 1180px; margin: 0 auto; padding: 24px 16px 64px; }
 h1 { font-size: 28px; margin: 0 0 4px; } h2 { font-size: 22px; margin: 48px 0 8px; } h3 { font-size: 17px; margin: 28px 0 8px; }
 a { color: var(--series-1); } p { margin: 0 0 6px; } .quiet { color: var(--quiet); }
 .wide { overflow-x: auto; margin: 16px 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 6px 12px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th:first-child { text-align: left; padding-left: 0; } .mean td, .mean th { font-weight: 600; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 6px 5px; text-align: right; vertical-align: bottom; border-bottom: 1px solid var(--rule); }
+th:first-child { text-align: left; padding-left: 0; overflow-wrap: anywhere; min-width: 120px; }
+.mean td, .mean th { font-weight: 600; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 2px 16px; margin: 8px 0; }
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--series-1); }
@@ -29,9 +30,12 @@ svg text { fill: var(--ink); font-size: 11px; } .grid { stroke: var(--rule); str
 article { background: var(--card); border-radius: 8px; padding: 12px; margin: 0 0 12px; break-inside: avoid; }
 .path { overflow-wrap: anywhere; font-size: 13px; color: var(--quiet); }
 .pictures { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 8px; align-items: flex-start; }
-.matches { display: flex; flex-wrap: wrap; gap: 12px; flex: 1 1 200px; }
-.pictures > figure { flex: 0 1 280px; min-width: 0; } .pictures > figure img { width: 100%; height: auto; border-radius: 4px; display: block; }
-.match { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start; width: 202px; }
-.match img { width: 96px; height: auto; border-radius: 4px; display: block; } .match p { font-size: 12px; flex-basis: 100%; }
+.pictures > figure { flex: 0 1 max(230px, 24%); min-width: 0; }
+.pictures > figure > img { width: 100%; height: auto; max-height: 420px; object-fit: contain; object-position: left top;
+                           border-radius: 4px; display: block; }
+.matches { display: flex; flex-wrap: wrap; gap: 12px; flex: 1 1 200px; align-items: flex-start; }
+.match { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start; }
+.match img { max-width: 100%; border-radius: 4px; display: block; } .match p { font-size: 12px; flex-basis: 100%; }
+.key { color: var(--quiet); font-size: 13px; } .heat { white-space: nowrap; } .heat img { vertical-align: -1px; border-radius: 2px; }
 @media print { body { font-size: 11px; } details { display: none; } }
 """
