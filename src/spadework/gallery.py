@@ -87,13 +87,14 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def append(self, pyramid: Pyramid, *, name: str, image: np.ndarray) -> None:
+    def append(self, pyramid: Pyramid, *, name: str, image: np.ndarray, sha256: str | None = None) -> None:
         """Add one image; it counts when the folder is next committed (then call `refresh`).
 
         Args:
             pyramid: its features, of the gallery's shapes.
             name: what explanations call it.
             image: the picture, uint8 (H, W, 3) RGB; a thumbnail of it is kept.
+            sha256: its `pixel_hash`, where it is known already.
         """
         entry_type = self.folder.header["arrays"]["pyramids"]["dtype"]
         record = self._as_stored(self.geometry.pack(pyramid.levels), np.dtype(entry_type), name)
@@ -103,7 +104,7 @@ class Gallery:
             "name": name,
             "size": list(image.shape[:2]),
             "thumbnail": [start, start + len(thumbnail), zlib.crc32(thumbnail.tobytes())],
-            "sha256": pixel_hash(image),
+            "sha256": sha256 or pixel_hash(image),
         }
         line = np.frombuffer(json.dumps(entry).encode() + b"\n", np.uint8)
         self.folder.append("pyramids", record[None])

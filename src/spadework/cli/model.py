@@ -63,7 +63,7 @@ def fit(
         say_json(summary)
     else:
         say(f"{output}: learnt {model.n_normal_} normal pictures in {model.fit_seconds_:.1f} s{_from_folders(normal)}")
-        say(f"threshold: {_threshold_line(model)}")
+        _say_thresholds(model)
     _exit_for(model.failures_)
 
 
@@ -217,7 +217,7 @@ def append(
         say_json(model_summary(detector) | {"appended": detector.n_normal_ - before} | _skipped_json(detector))
     else:
         say(f"{model}: {before} normal pictures before, {detector.n_normal_} now")
-        say(f"threshold: {_threshold_line(detector)}")
+        _say_thresholds(detector)
     _exit_for(detector.failures_)
 
 
@@ -288,6 +288,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
         "threshold": {
             "value": limit.value,
             "map_value": map_limit.value,
+            "map_promised": map_limit.promised,
             "max_false_alarms": limit.asked,
             "promised": limit.promised,
             "normal_images": limit.n,
@@ -305,6 +306,15 @@ def _load(path: Path, backbone: str | None, weights: Path | None, threads: int |
 def _threshold_line(detector: Detector) -> str:
     limit = detector.threshold_
     return str(limit) if limit.value is None else f"{limit.value:.4g}: {limit}"
+
+
+def _say_thresholds(detector: Detector) -> None:
+    say(f"threshold: {_threshold_line(detector)}")
+    limit = detector.map_threshold_
+    if (
+        limit.value is not None and limit.n != detector.threshold_.n
+    ):  # set from other pictures, so it promises something else
+        say(f"regions of the map above {limit.value:.4g}: {limit}")
 
 
 def _skipped_json(detector: Detector) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
 from spadework.detectors.reading import Progress, Seen, gather_normal, picture_name, read_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
-from spadework.images import Picture, View, gather, pixel_hash
+from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.scores import find_regions, smooth_map, to_picture
@@ -199,10 +199,10 @@ class Detector(ABC):
                 if bad_files == "raise":
                     raise item.error
                 failures.append(item)
-            elif (content := pixel_hash(item.image)) in known:
+            elif item.pixel_hash in known:
                 repeated.append(item.name)
             else:
-                known.add(content)
+                known.add(item.pixel_hash)
                 folder.header["n_normal"] = folder.header.get("n_normal", 0) + 1
                 yield item
             if progress:

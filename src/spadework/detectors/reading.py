@@ -10,12 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from spadework.errors import ImageError, InputError
-from spadework.images import Picture, View, gather, load
+from spadework.images import Picture, View, gather, load, pixel_hash
 from spadework.pyramid import Pyramid
 
 READ_AHEAD = 4  # pictures decoded while the network runs
@@ -30,6 +31,11 @@ class Seen:
     image: np.ndarray
     view: np.ndarray
     pyramid: Pyramid | None
+
+    @cached_property
+    def pixel_hash(self) -> str:
+        """What tells the picture from all others."""
+        return pixel_hash(self.image)
 
 
 def gather_normal(images: Picture | Iterable[Picture]) -> list[Picture]:

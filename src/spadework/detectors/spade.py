@@ -231,7 +231,7 @@ class Spade(Detector):
             assert seen.pyramid is not None  # needs == "pyramid"
             if gallery is None:
                 gallery = Gallery.create(folder, seen.pyramid, storage=self.storage)
-            gallery.append(seen.pyramid, name=seen.name, image=seen.image)
+            gallery.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
 
     def _open(self, folder: ModelFolder) -> None:
         self.gallery_ = Gallery(folder)
@@ -261,7 +261,7 @@ class Spade(Detector):
             with folder.writing():
                 for seen in self._see_normal(pictures, folder, bad_files, progress, "appending"):
                     assert seen.pyramid is not None  # needs == "pyramid"
-                    self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image)
+                    self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
                 if self.image_score == "nearest-images":
                     grown = Gallery(folder)
                     folder.replace("normal_scores", self._vector_scores(grown, self._left_out(grown)))
