@@ -10,14 +10,16 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
-from builders import defective_picture, normal_pictures
+from builders import defective_picture, normal_picture, normal_pictures
 
 from spadework.errors import InputError, OutputError
 from spadework.evaluation import MEASURES, Case, Evaluation, MatchedPatch
 from spadework.metrics import Curve, image_measures
 from spadework.report import charts, data_uri, heat_range, outline, overlay, write_report
-from spadework.report.montage import PATCH, VERDICTS, Place, montage, overlay_sheet
-from spadework.report.pictures import HOT
+from spadework.report import sheet as sheet_module
+from spadework.report.montage import PATCH, VERDICTS, Place, _top, montage, overlay_sheet
+from spadework.report.pictures import GROUND, HOT, MARK, draw_boxes, heat_scale, number_places, scaled
+from spadework.scores import find_regions
 
 VOID = {"meta", "img", "br", "line", "rect", "polyline"}
 
@@ -49,6 +51,16 @@ def check_page(path):
     parser.feed(path.read_text(encoding="utf-8"))
     assert parser.open == []
     return parser
+
+
+def decoded(address):
+    data = base64.b64decode(address.partition(",")[2])
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def near(picture, colour):
+    """Which pixels have a colour, as far as JPEG keeps it."""
+    return np.abs(picture.astype(int) - colour).max(axis=2) < 40
 
 
 def make_case(**changes) -> Case:
@@ -96,6 +108,38 @@ def test_says_every_measure_and_the_counts_at_the_threshold(tmp_path):
     assert "1 of 3 normal pictures alarmed, 1 of 2 defective ones missed" in text  # 4 > 3.5; 3 <= 3.5
     assert "1 % was asked for" in text
     assert "kappa" in text
+    assert "at most 10 % of normal pictures are called anomalous" in text
+
+
+def test_cases_come_in_the_order_of_interest(tmp_path):
+    cases = tuple(make_case(why=why) for why in ("false alarm", "missed", "doubtful", "worst"))
+    text = write_report(tmp_path / "a.html", [make_evaluation(cases=cases)]).read_text()
+    places = [text.index(f"<h3>{word}") for word in ("Highest", "Most doubtful", "Missed", "False alarms")]
+    assert places == sorted(places)
+
+
+def test_maps_have_a_scale_and_places_have_numbers(tmp_path):
+    text = write_report(tmp_path / "a.html", [make_evaluation(cases=(make_case(), make_case()))]).read_text()
+    keys = re.findall(r'<span class="heat">(\S+) <img src="data:image/jpeg;base64,[^"]+" [^>]*> (\S+)</span>', text)
+    assert keys == [("1", "7")] * 3  # a quarter of 4.0 to 1.75 times it: once for the run, once for each map
+    assert "White lines surround what lies above 4." in text
+    assert text.count("<figcaption>1: this part</figcaption>") == 2
+    assert text.count("distance 1.5 before smoothing") == 2
+    pictures = [decoded(address) for address in re.findall(r'src="([^"]+)" alt="picture"', text)]
+    assert all(near(picture, MARK).sum() > 50 for picture in pictures)  # the box and its tag
+    assert not near(normal_picture(), MARK).any()
+    bare = write_report(tmp_path / "b.html", [make_evaluation(cases=(make_case(score_map=None),))]).read_text()
+    assert 'class="heat"' not in bare
+
+
+def test_a_place_and_its_match_are_shown_at_one_height(tmp_path):
+    picture = normal_picture(size=(64, 96))
+    match = MatchedPatch(0, (0, 0, 47, 36), picture[:47, :36], picture[:23, :31], "174.jpg", 190.2)
+    text = write_report(tmp_path / "a.html", [make_evaluation(cases=(make_case(matches=(match,)),))]).read_text()
+    sizes = re.findall(r'alt="(1: this part|normal)" width="(\d+)" height="(\d+)"', text)
+    assert [name for name, _, _ in sizes] == ["1: this part", "normal"]
+    assert sizes[0][2] == sizes[1][2] == "96"
+    assert int(sizes[0][1]) == pytest.approx(96 * 36 / 47, abs=1)  # aspect kept
 
 
 def test_undefined_is_said_with_its_reason(tmp_path):
@@ -175,6 +219,44 @@ def test_overlay_by_hand():
     assert (outlined[0] == 100).all()
 
 
+def test_opacity_grows_with_the_score():
+    scores = np.linspace(1.0, 5.0, 9, dtype=np.float32)[None]
+    drawn = [overlay(np.full((1, 9, 3), shade, np.uint8), scores, low=1.0, high=5.0) for shade in (0, 255)]
+    opacity = 1 - (drawn[1].astype(int) - drawn[0]).mean(axis=2)[0] / 255
+    np.testing.assert_allclose(opacity, np.linspace(0, 0.45, 9), atol=0.01)
+
+
+def test_the_scale_shows_what_the_overlay_draws():
+    scale = heat_scale(3, 11)
+    assert (scale[:, 0] == GROUND).all()
+    heated = overlay(
+        np.full((3, 11, 3), GROUND, np.uint8), np.tile(np.arange(11.0, dtype=np.float32), (3, 1)), low=0, high=10
+    )
+    np.testing.assert_array_equal(scale, heated)
+    marked = heat_scale(3, 11, mark=0.5)
+    assert (marked[:, 5] == 255).all()
+    assert (marked[:, [4, 6]] == 0).all()
+    np.testing.assert_array_equal(heat_scale(3, 11, mark=2.0), scale)  # a threshold beyond the scale has no place on it
+
+
+def test_numbers_stand_on_a_solid_tag_in_a_contrasting_colour():
+    picture = np.full((400, 400, 3), MARK, np.uint8)  # as bad a ground as there can be
+    drawn = draw_boxes(picture, [(100, 100, 200, 200)])
+    tag = drawn[70:96, 100:125]
+    assert (tag == MARK).all(axis=2).any()
+    assert (tag == 0).all(axis=2).any()  # the digit is black
+    top = number_places(picture * 0, [(0, 395, 10, 400)])  # no room above, nor at the right: it moves inside
+    assert (top[:20, 385:] == MARK).all(axis=2).sum() > 50
+    assert not np.array_equal(draw_boxes(picture, [(100, 100, 200, 200)], first=2), drawn)
+    small = number_places(picture * 0, [(200, 200, 204, 204)], tail=True)
+    assert (small[185:200, 202:] == 0).all()  # what is just beside a small place stays visible
+    assert (small[150:180, 200:] == MARK).all(axis=2).any()
+
+
+def test_boxes_follow_a_picture_to_another_size():
+    assert scaled([(1, 2, 3, 4)], (10, 20, 3), (20, 30, 3)) == [(2, 3, 6, 6)]
+
+
 def test_overlay_takes_maps_of_another_size():
     assert overlay(np.zeros((6, 8, 3), np.uint8), np.ones((3, 4), np.float32), low=0, high=1).shape == (6, 8, 3)
 
@@ -196,8 +278,7 @@ def test_outline_draws_the_border_only():
 
 def test_data_uri_holds_the_picture():
     picture = normal_pictures(1)[0]
-    data = base64.b64decode(data_uri(picture, quality=95).partition(",")[2])
-    again = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    again = decoded(data_uri(picture, quality=95))
     assert np.abs(again.astype(int) - picture).mean() < 5
 
 
@@ -252,3 +333,67 @@ def test_an_overlay_sheet_shows_pictures_of_any_shape_with_their_verdict(size, m
     assert (np.abs(sheet.astype(int) - colour).max(axis=2) < 3).any()  # the verdict's tag
     tall = min(480, 500) * size[0] / max(size)
     assert sheet.shape[0] > tall + 20  # the picture, and a strip below it
+
+
+def test_a_number_stands_on_the_outline_of_a_slanted_region():
+    score_map = np.zeros((100, 100), np.float32)
+    for step in range(30):
+        score_map[20 + step, 70 - step : 75 - step] = 9.0
+    region = find_regions(score_map, 4.0)[0]
+    assert region.box[:2] == (20, 41)
+    assert _top(region, score_map, 4.0)[:2] == (20, 70)
+
+
+def test_a_flat_picture_leaves_little_paper_empty(model):
+    picture = defective_picture(size=(40, 400))[0]
+    found = model.predict(picture)[0]
+    match = dataclasses.replace(model.explain_regions(found)[0], normal_patch=picture[:30, :200])
+    sheet = montage(picture, found, [Place(match, picture, picture.shape[:2])])
+    assert sheet.shape[0] < 250
+    rows = (sheet != 255).any(axis=(1, 2))
+    gaps = np.diff(np.flatnonzero(rows))
+    assert gaps.max() < 40  # captions stand directly under what they name
+
+
+def test_rows_stand_beside_a_tall_picture(model):
+    picture = defective_picture(size=(400, 100))[0]
+    found = model.predict(picture)[0]
+    match = model.explain_regions(found)[0]
+    sheet = montage(picture, found, [Place(match, picture, picture.shape[:2])])
+    assert sheet.shape[0] < 400 + 100  # the picture, a heading and a caption: nothing below them
+
+
+def test_blocks_keep_their_pixels():
+    first, second = np.full((2, 3, 3), 10, np.uint8), np.full((4, 1, 3), 20, np.uint8)
+    row = sheet_module.beside([first, second], gap=2)
+    assert row.shape == (4, 6, 3)
+    assert (row[:2, :3] == 10).all()
+    assert (row[:, 5] == 20).all()
+    assert (row[2:, :3] == 255).all()
+    column = sheet_module.below([first, second], gap=1)
+    assert column.shape == (7, 3, 3)
+    assert (column[3:, 0] == 20).all()
+    grid = sheet_module.table([[first, second], [second, first]], gap=1)
+    assert grid.shape == (4 + 1 + 4, 3 + 1 + 3, 3)
+    assert (grid[5:7, 4:7] == 10).all()
+    assert sheet_module.flow([first] * 3, 7, gap=1).shape == (2 + 2, 7, 3)
+
+
+def test_pictures_are_brought_to_one_height_also_where_the_width_is_the_limit():
+    shapes = [(47, 36), (20, 400), (69, 95)]
+    shown = sheet_module.alike([np.zeros((*shape, 3), np.uint8) for shape in shapes], 168, 336)
+    assert [each.shape[:2] for each in shown] == [(17, 13), (17, 336), (17, 23)]
+
+
+def test_long_names_keep_their_end():
+    name = "a/very/long/folder/name/000.png"
+    short = sheet_module.shorten(name, 120)
+    assert short.startswith("...")
+    assert short.endswith("000.png")
+    assert sheet_module.width_of(short) <= 120
+    assert sheet_module.shorten("000.png", 120) == "000.png"
+
+
+def test_pictures_are_enlarged_or_shrunk_only_as_far_as_needed():
+    for shape, expected in (((20, 8), (480, 192)), ((600, 300), (600, 300)), ((4000, 2000), (1600, 800))):
+        assert sheet_module.bounded(np.zeros((*shape, 3), np.uint8), least=480, most=1600).shape[:2] == expected

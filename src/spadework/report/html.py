@@ -29,7 +29,7 @@ from spadework.report.pictures import (
     overlay,
     scaled,
 )
-from spadework.report.sheet import bounded, fit
+from spadework.report.sheet import alike, bounded, fit
 from spadework.report.style import STYLE
 
 TITLES = {
@@ -285,13 +285,11 @@ def _grown(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 def _match(number: int, match: MatchedPatch) -> str:
     """A place and its normal match at one height, which is what lets them be compared."""
-    pair = _patch(match.picture_patch, f"{number}: this part") + _patch(match.normal_patch, "normal")
+    shown = alike((match.picture_patch, match.normal_patch), 2 * PATCH, 2 * WIDEST)
+    captions = (f"{number}: this part", "normal")
+    pair = "".join(_picture(patch, caption, dots=2) for patch, caption in zip(shown, captions, strict=True))
     facts = f"distance {match.distance:.4g} before smoothing<br>{escape(_file_name(match.normal_name))}"
     return f'<div class="match">{pair}<p class="quiet">{facts}</p></div>'
-
-
-def _patch(patch: np.ndarray, caption: str) -> str:
-    return _picture(fit(patch, 2 * PATCH, 2 * WIDEST), caption, dots=2)
 
 
 def _picture(image: np.ndarray, caption: str, *, note: str = "", dots: int = 1) -> str:

@@ -19,6 +19,7 @@ from spadework.report.sheet import (
     QUIET,
     TEXT_SIZE,
     Colour,
+    alike,
     below,
     beside,
     bounded,
@@ -69,7 +70,7 @@ def overlay_sheet(picture: np.ndarray, found: Prediction, *, longest: int) -> np
     ground = bounded(picture, least=min(LEAST, longest), most=longest)
     drawn = overlay(ground, found.score_map, low=low, high=high, threshold=found.map_threshold)
     tops = [_top(region, found.score_map, found.map_threshold or 0.0) for region in found.regions[:NUMBERED]]
-    drawn = number_places(drawn, scaled(tops, picture.shape, drawn.shape))
+    drawn = number_places(drawn, scaled(tops, picture.shape, drawn.shape), tail=True)
     size = min(24, max(TEXT_SIZE, drawn.shape[1] // 60))
     parts = [*_verdict(found, size), _scale(low, high, found.map_threshold, size)]
     if found.regions:
@@ -131,21 +132,22 @@ def _about(found: Prediction) -> str:
 
 
 def _row(number: int, picture: np.ndarray, place: Place) -> list[np.ndarray]:
-    """Three blocks of one height with their captions: the place, its match, and the normal picture with the match in a box."""
+    """Three pictures with their captions: the place and its match at one height, and the normal picture with the match in a box."""
     match = place.match
     y0, x0, y1, x1 = match.box
     whole = fit(place.normal, PATCH, WIDEST)
     marked = draw_boxes(whole, scaled([match.normal_box], place.size, whole.shape), first=number)
+    part, normal = alike((picture[y0:y1, x0:x1], match.normal_patch), PATCH, WIDEST)
     return [
-        _captioned(picture[y0:y1, x0:x1], f"{number}: this part", f"distance {match.distance:.4g}", "before smoothing"),
-        _captioned(match.normal_patch, "most similar normal place"),
+        _captioned(part, f"{number}: this part", f"distance {match.distance:.4g}", "before smoothing"),
+        _captioned(normal, "most similar normal place"),
         _captioned(marked, "in the normal picture", shorten(_file_name(match.name), 200, size=SMALL)),
     ]
 
 
 def _captioned(picture: np.ndarray, caption: str, *facts: str) -> np.ndarray:
     words = [text(caption, size=SMALL), *(text(fact, size=SMALL, colour=QUIET) for fact in facts)]
-    return below([fit(picture, PATCH, WIDEST), *words], gap=3)
+    return below([picture, *words], gap=3)
 
 
 def _file_name(path: str, *, folders: int = 0) -> str:

@@ -86,20 +86,31 @@ def draw_boxes(image: np.ndarray, boxes: Iterable[Box], *, first: int = 1) -> np
     """Return the picture with boxes drawn and numbered from `first`, each line with a dark edge that shows on any ground."""
     boxes = list(boxes)
     drawn = np.ascontiguousarray(image).copy()
-    width = _pen(image, 200)
+    width = max(2, _pen(image, 200))
     for y0, x0, y1, x1 in boxes:
         for thickness, paint in ((width + 2, (0, 0, 0)), (width, MARK)):
             cv2.rectangle(drawn, (x0, y0), (max(x0, x1 - 1), max(y0, y1 - 1)), paint, thickness)
     return number_places(drawn, boxes, first=first)
 
 
-def number_places(image: np.ndarray, boxes: Sequence[Box], *, first: int = 1) -> np.ndarray:
-    """Return the picture with a numbered tag at each box: above its top left corner, inside where there is no room above."""
+def number_places(image: np.ndarray, boxes: Sequence[Box], *, first: int = 1, tail: bool = False) -> np.ndarray:
+    """Return the picture with a numbered tag at each box: above its top left corner, inside where there is no room above.
+
+    Args:
+        image: uint8 (h, w, 3).
+        boxes: in the picture's pixels.
+        first: number of the first box.
+        tail: set the tags off by a line, so that they do not cover what is just beside a small place.
+    """
     drawn = np.ascontiguousarray(image).copy()
     size = min(36, max(13, _pen(image, 28)))
     for number, (y0, x0, _, _) in reversed(list(enumerate(boxes, first))):  # the first lies uppermost
         block = tag(str(number), MARK, size=size)
-        stamp(drawn, block, y0 - block.shape[0] if y0 >= block.shape[0] else y0, x0)
+        height = block.shape[0]
+        off = height if tail and y0 >= 2 * height else 0
+        if off:
+            cv2.line(drawn, (x0, y0), (x0, y0 - off), MARK, _pen(image, 400))
+        stamp(drawn, block, y0 - off - height if y0 >= height else y0, x0)
     return drawn
 
 
@@ -112,13 +123,13 @@ def scaled(boxes: Iterable[Box], old: Sequence[int], new: Sequence[int]) -> list
 def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the picture with the border of a bool (h, w) mask drawn."""
     drawn = np.ascontiguousarray(image).copy()
-    _draw_border(drawn, mask, MASK, _pen(image, 300))
+    _draw_border(drawn, mask, MASK, _pen(image, 240))
     return drawn
 
 
 def _pen(image: np.ndarray, share: int) -> int:
     """A width of 1/`share` of the longer side, or of four times the shorter: neither too thin to see nor hiding a narrow picture."""
-    short, long = sorted(image.shape[:2])
+    short, long = min(image.shape[:2]), max(image.shape[:2])
     return max(1, round(float(min(long, 4 * short)) / share))
 
 

@@ -116,6 +116,12 @@ def fit(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(cv2.resize(picture, size, interpolation=way))
 
 
+def alike(pictures: Sequence[np.ndarray], height: int, width: int) -> list[np.ndarray]:
+    """Return pictures at one height, the largest at which each fits into `height` and `width`."""
+    common = min(height, *(width * picture.shape[0] / picture.shape[1] for picture in pictures))
+    return [fit(picture, max(1, round(common)), width) for picture in pictures]
+
+
 def bounded(picture: np.ndarray, *, least: int, most: int) -> np.ndarray:
     """Return a picture whose longer side has `least` to `most` pixels, enlarged or shrunk only as far as that takes."""
     longest = max(picture.shape[:2])

@@ -22,7 +22,7 @@ dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 2px 
 dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--series-1); }
 figure { margin: 0; } figcaption { color: var(--quiet); font-size: 13px; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 16px; margin: 16px 0; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr)); gap: 16px; margin: 16px 0; }
 svg { display: block; width: 100%; height: auto; background: var(--card); border-radius: 8px; }
 svg text { fill: var(--ink); font-size: 11px; } .grid { stroke: var(--rule); stroke-width: 1; }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
