@@ -123,7 +123,7 @@ def scaled(boxes: Iterable[Box], old: Sequence[int], new: Sequence[int]) -> list
 def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the picture with the border of a bool (h, w) mask drawn."""
     drawn = np.ascontiguousarray(image).copy()
-    _draw_border(drawn, mask, MASK, _pen(image, 240))
+    _draw_border(drawn, mask, MASK, max(2, _pen(image, 240)))
     return drawn
 
 
