@@ -16,6 +16,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,7 +25,7 @@ import numpy as np
 from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
-from spadework.detectors.reading import Progress, Seen, gather_normal, picture_name, read_ahead
+from spadework.detectors.reading import Progress, Seen, gather_normal, one_ahead, picture_name, read_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
 from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
@@ -212,20 +213,23 @@ class Detector(ABC):
             raise InputError(f"none of the {len(pictures)} pictures can be used; the first: {failures[0].error}")
 
     def _see_each(self, pictures: list[Picture]) -> Iterator[Seen | Failure]:
-        """Decode ahead in threads (OpenCV and Pillow let go of the interpreter), run the network in order."""
+        """Decode a few ahead, run the network one ahead of whatever is done with its output; in order."""
         view = self._view()
         names = [picture_name(picture, index) for index, picture in enumerate(pictures)]
-        for name, picture, decoded in zip(names, pictures, read_ahead(pictures, names, view), strict=True):
-            try:
-                image, seen = decoded.result()
-                pyramid = self._pyramid(seen) if self.needs == "pyramid" else None
-                if pyramid is not None and not pyramid.is_sound:
-                    raise ImageError(
-                        f"{name}: the network's features of it are NaN, infinite or above 1e15. Use another network."
-                    )
-                yield Seen(name, image, seen, pyramid)
-            except SpadeworkError as error:
-                yield Failure(None if isinstance(picture, np.ndarray) else os.fspath(picture), error)
+        decoded = zip(names, pictures, read_ahead(pictures, names, view), strict=True)
+        yield from one_ahead(decoded, lambda item: self._see_one(*item))
+
+    def _see_one(self, name: str, picture: Picture, decoded: Future[tuple[np.ndarray, np.ndarray]]) -> Seen | Failure:
+        try:
+            image, seen = decoded.result()
+            pyramid = self._pyramid(seen) if self.needs == "pyramid" else None
+            if pyramid is not None and not pyramid.is_sound:
+                raise ImageError(
+                    f"{name}: the network's features of it are NaN, infinite or above 1e15. Use another network."
+                )
+        except SpadeworkError as error:
+            return Failure(None if isinstance(picture, np.ndarray) else os.fspath(picture), error)
+        return Seen(name, image, seen, pyramid)
 
     # ---- predict -----------------------------------------------------------------------------------------------------------
 

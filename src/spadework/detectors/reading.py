@@ -12,12 +12,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from spadework.errors import ImageError, InputError
 from spadework.images import Picture, View, gather, load, pixel_hash
 from spadework.pyramid import Pyramid
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 READ_AHEAD = 4  # pictures decoded while the network runs
 Progress = Callable[[str, int, int], None]  # what is done, how many are, how many there are
@@ -96,5 +100,19 @@ def read_ahead(
                     yield waiting.popleft()
             while waiting:
                 yield waiting.popleft()
-        finally:
+        except BaseException:  # the caller left early: what nobody waits for is not decoded
             pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def one_ahead(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
+    """Yield `work` of each item, in order; the next one is under way in a thread while the caller is busy with the last."""
+    with ThreadPoolExecutor(1, thread_name_prefix="spadework-network") as pool:
+        running: Future[Result] | None = None
+        for item in items:
+            started = pool.submit(work, item)
+            if running is not None:
+                yield running.result()
+            running = started
+        if running is not None:
+            yield running.result()
