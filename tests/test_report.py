@@ -17,8 +17,9 @@ from spadework.evaluation import MEASURES, Case, Evaluation, MatchedPatch
 from spadework.metrics import Curve, image_measures
 from spadework.report import charts, data_uri, heat_range, outline, overlay, write_report
 from spadework.report import sheet as sheet_module
-from spadework.report.montage import PATCH, VERDICTS, Place, _top, montage, overlay_sheet
-from spadework.report.pictures import GROUND, HOT, MARK, draw_boxes, heat_scale, number_places, scaled
+from spadework.report.html import _spots
+from spadework.report.montage import PATCH, VERDICTS, Place, _about, montage, overlay_sheet
+from spadework.report.pictures import GROUND, HOT, MARK, draw_boxes, heat_scale, number_places, region_top, scaled
 from spadework.scores import find_regions
 
 VOID = {"meta", "img", "br", "line", "rect", "polyline"}
@@ -132,6 +133,34 @@ def test_maps_have_a_scale_and_places_have_numbers(tmp_path):
     assert 'class="heat"' not in bare
 
 
+def test_numbers_on_a_map_point_at_the_regions_their_boxes_explain():
+    score_map = np.zeros((100, 100), np.float32)
+    score_map[40:45, 50:55], score_map[60:70, 30:34] = 9.0, 8.0
+    score_map[5, 7], score_map[0, 0] = 3.0, np.nan
+    first, second, below = (
+        dataclasses.replace(make_case().matches[0], box=box)
+        for box in ((30, 25, 62, 60), (35, 20, 67, 55), (0, 0, 20, 20))
+    )
+    spots = _spots(score_map, [first, second, below], 4.0)
+    assert spots == [
+        (40, 50, 45, 55),
+        (60, 30, 70, 34),
+        (5, 7, 6, 8),
+    ]  # the second box holds both peaks: the first is taken
+    assert _spots(score_map, [first], None) == [(40, 50, 41, 51)]
+
+
+def test_a_map_in_the_report_is_numbered_at_its_region_not_at_the_corner_of_the_box(tmp_path):
+    score_map = np.zeros((320, 320), np.float32)
+    score_map[200:210, 250:260] = 9.0
+    match = dataclasses.replace(make_case().matches[0], box=(150, 150, 280, 300))
+    case = make_case(picture=np.zeros((320, 320, 3), np.uint8), score_map=score_map, mask=None, matches=(match,))
+    text = write_report(tmp_path / "a.html", [make_evaluation(cases=(case,))]).read_text()
+    rows, columns = np.nonzero(near(decoded(re.search(r'src="([^"]+)" alt="map"', text).group(1)), MARK))
+    assert 150 < rows.min() < rows.max() <= 201
+    assert 247 < columns.min() < columns.max() < 270
+
+
 def test_a_place_and_its_match_are_shown_at_one_height(tmp_path):
     picture = normal_picture(size=(64, 96))
     match = MatchedPatch(0, (0, 0, 47, 36), picture[:47, :36], picture[:23, :31], "174.jpg", 190.2)
@@ -173,6 +202,15 @@ def test_names_cannot_break_the_page(tmp_path):
     )
     check_page(target)
     assert "<script" not in target.read_text()
+
+
+def test_names_of_undecodable_bytes_are_written(tmp_path):
+    name = "new/\udce4.png"  # what Python makes of a file called b"\xe4.png"
+    match = dataclasses.replace(make_case().matches[0], normal_name=name)
+    text = write_report(
+        tmp_path / "a.html", [make_evaluation(cases=(make_case(path=name, matches=(match,)),))]
+    ).read_text()
+    assert text.count(r"\udce4.png") == 2
 
 
 def test_several_runs_have_a_mean_that_is_undefined_if_one_is(tmp_path):
@@ -219,6 +257,15 @@ def test_overlay_by_hand():
     assert (outlined[0] == 100).all()
 
 
+def test_the_outline_of_a_small_place_leaves_its_inside_visible():
+    score_map = np.zeros((40, 40), np.float32)
+    score_map[20:24, 20:24] = 1.0
+    outlined = overlay(np.full((40, 40, 3), 100, np.uint8), score_map, low=0.99, high=9.0, threshold=0.5)
+    assert (outlined[19:21, 20:24] == 255).all()  # two pixels: JPEG loses one
+    assert (outlined[18, 20:24] == 0).all()  # dark outside
+    assert (np.abs(outlined[21:23, 21:23].astype(int) - 100) < 5).all()
+
+
 def test_opacity_grows_with_the_score():
     scores = np.linspace(1.0, 5.0, 9, dtype=np.float32)[None]
     drawn = [overlay(np.full((1, 9, 3), shade, np.uint8), scores, low=1.0, high=5.0) for shade in (0, 255)]
@@ -253,6 +300,31 @@ def test_numbers_stand_on_a_solid_tag_in_a_contrasting_colour():
     assert (small[150:180, 200:] == MARK).all(axis=2).any()
 
 
+def test_a_number_never_covers_a_small_place_and_its_line_shows_on_any_ground():
+    for y in (0, 8, 30, 200):
+        drawn = number_places(np.zeros((400, 400, 3), np.uint8), [(y, 200, y + 6, 206)], tail=True)
+        assert not (drawn[y + 1 : y + 5, 202:206] == MARK).all(axis=2).any()
+        assert (drawn == MARK).all(axis=2).sum() > 100
+    line = number_places(np.zeros((400, 400, 3), np.uint8), [(200, 200, 206, 206)], tail=True)[190]
+    assert (line == MARK).all(axis=1).sum() >= 2  # JPEG loses one pixel
+    line = number_places(np.full((400, 400, 3), MARK, np.uint8), [(200, 200, 206, 206)], tail=True)[190]
+    assert (line == 0).all(axis=1).sum() >= 2
+
+
+def test_the_line_to_a_number_is_upright_at_the_edge_of_the_picture():
+    drawn = number_places(np.zeros((400, 400, 3), np.uint8), [(200, 395, 206, 400)], tail=True)
+    columns = np.flatnonzero((drawn[180:200] == MARK).all(axis=2).any(axis=0))
+    assert 392 < columns.min() <= columns.max() < 398  # what is beside the place stays visible
+
+
+def test_numbers_do_not_hide_each_other():
+    picture = np.zeros((400, 400, 3), np.uint8)
+    alone = (number_places(picture, [(200, 200, 206, 206)], tail=True) == MARK).all(axis=2).sum()
+    both = number_places(picture, [(200, 200, 206, 206), (204, 203, 210, 209)], tail=True)
+    assert (both == MARK).all(axis=2).sum() > 1.8 * alone
+    assert draw_boxes(picture, [(0, 390, 9, 399)] * 3).shape == picture.shape  # no room left: they lie over each other
+
+
 def test_boxes_follow_a_picture_to_another_size():
     assert scaled([(1, 2, 3, 4)], (10, 20, 3), (20, 30, 3)) == [(2, 3, 6, 6)]
 
@@ -274,6 +346,20 @@ def test_outline_draws_the_border_only():
     drawn = outline(np.zeros((40, 40, 3), np.uint8), mask)
     assert drawn[10, 20].any()
     assert not drawn[20, 20].any()
+
+
+@pytest.mark.parametrize("size", [(20, 8), (143, 91), (117, 260)])
+def test_small_pictures_of_any_shape_are_enlarged_with_their_defect(size, tmp_path):
+    picture, mask = defective_picture(size=size)
+    case = make_case(picture=picture, mask=mask, score_map=mask * np.float32(9))
+    text = write_report(tmp_path / "a.html", [make_evaluation(cases=(case,))]).read_text()
+    shown = decoded(re.search(r'src="([^"]+)" alt="true defect"', text).group(1))
+    assert max(shown.shape) == 320
+    border = np.argwhere(near(shown, (0, 255, 255)))
+    inside = np.argwhere(mask)
+    scale = np.array(shown.shape[:2]) / size
+    np.testing.assert_allclose(border.min(axis=0), inside.min(axis=0) * scale, atol=0.6 * scale.max() + 2)
+    np.testing.assert_allclose(border.max(axis=0), (inside.max(axis=0) + 1) * scale, atol=0.6 * scale.max() + 2)
 
 
 def test_data_uri_holds_the_picture():
@@ -322,6 +408,13 @@ def test_montage_shows_place_and_match(model):
     assert montage(picture, found, named).shape[1] >= 2 * PATCH  # letters that the font lacks are replaced
 
 
+def test_a_montage_says_when_it_does_not_show_every_region(model):
+    found = model.predict(defective_picture()[0])[0]
+    several = dataclasses.replace(found, regions=found.regions[:1] * 5)
+    assert _about(several, 3) == "5 regions above the threshold; the 3 highest are shown"
+    assert _about(dataclasses.replace(found, regions=found.regions[:1]), 1) == "1 region above the threshold"
+
+
 @pytest.mark.parametrize("size", [(20, 8), (64, 64), (40, 400), (700, 90)])
 def test_an_overlay_sheet_shows_pictures_of_any_shape_with_their_verdict(size, model):
     picture = defective_picture(size=size)[0]
@@ -341,7 +434,7 @@ def test_a_number_stands_on_the_outline_of_a_slanted_region():
         score_map[20 + step, 70 - step : 75 - step] = 9.0
     region = find_regions(score_map, 4.0)[0]
     assert region.box[:2] == (20, 41)
-    assert _top(region, score_map, 4.0)[:2] == (20, 70)
+    assert region_top(region, score_map, 4.0)[:2] == (20, 70)
 
 
 def test_a_flat_picture_leaves_little_paper_empty(model):

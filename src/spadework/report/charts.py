@@ -13,7 +13,7 @@ import numpy as np
 from spadework.metrics import Curve
 
 WIDTH, HEIGHT = 420, 300
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 62
+LEFT, RIGHT, TOP, BOTTOM = 52, 16, 12, 64
 SERIES = ("--series-1", "--series-2", "--series-3")
 BINS = 30
 
@@ -95,7 +95,7 @@ def _grid(x_max: float, y_max: float, x_label: str, y_label: str, *, start: floa
     for tick in _ticks(start, start + x_max):
         x = _x(tick - start, x_max)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="grid"/>')
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{tick:.4g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{tick:.4g}</text>')
     for tick in _ticks(0.0, y_max):
         if whole and tick != int(tick):
             continue
@@ -103,7 +103,7 @@ def _grid(x_max: float, y_max: float, x_label: str, y_label: str, *, start: floa
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.4g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - BOTTOM + 32}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - BOTTOM + 35}" text-anchor="middle">{escape(x_label)}</text>')
     centre = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(f'<text transform="translate(12 {centre}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
     return "".join(parts)

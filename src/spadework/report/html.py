@@ -20,6 +20,7 @@ from spadework.errors import InputError, OutputError
 from spadework.evaluation import MEASURES, Case, Evaluation, MatchedPatch
 from spadework.report.charts import histogram, line_chart
 from spadework.report.pictures import (
+    Box,
     data_uri,
     draw_boxes,
     heat_range,
@@ -27,10 +28,12 @@ from spadework.report.pictures import (
     number_places,
     outline,
     overlay,
+    region_top,
     scaled,
 )
-from spadework.report.sheet import alike, bounded, fit
+from spadework.report.sheet import alike, bounded
 from spadework.report.style import STYLE
+from spadework.scores import find_regions
 
 TITLES = {
     "image_auroc": "image AUROC",
@@ -266,9 +269,10 @@ def _case(case: Case, heat: _Heat) -> str:
     pictures = [_picture(draw_boxes(picture, boxes), "picture")]
     if case.score_map is not None:
         drawn = overlay(picture, case.score_map, low=heat.low, high=heat.high, threshold=heat.threshold)
-        pictures.append(_picture(number_places(drawn, boxes), "map", note=heat.key))
+        spots = scaled(_spots(case.score_map, case.matches, heat.threshold), case.picture.shape, picture.shape)
+        pictures.append(_picture(number_places(drawn, spots, tail=True), "map", note=heat.key))
     if case.mask is not None and case.mask.any():
-        pictures.append(_picture(outline(picture, _grown(case.mask, picture.shape)), "true defect"))
+        pictures.append(_picture(outline(picture, case.mask), "true defect"))
     verdict = {True: "anomalous", False: "normal", None: "no verdict"}[case.verdict]
     truth = "normal" if not case.is_anomalous else case.kind
     facts = f"score {case.score:.4g}, called {verdict}; truly {truth}"
@@ -279,8 +283,21 @@ def _case(case: Case, heat: _Heat) -> str:
     )
 
 
-def _grown(mask: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    return fit(mask.astype(np.uint8), shape[0], shape[1]) > 0
+def _spots(score_map: np.ndarray, matches: Sequence[MatchedPatch], threshold: float | None) -> list[Box]:
+    """What the numbers on a map point at: the outlined region whose peak a match explains, without one the highest pixel."""
+    free = list(find_regions(score_map, threshold))
+    spots: list[Box] = []
+    for match in matches:
+        y0, x0, y1, x1 = match.box
+        region = next((each for each in free if y0 <= each.peak[0] < y1 and x0 <= each.peak[1] < x1), None)
+        if region is None or threshold is None:
+            part = np.nan_to_num(score_map[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)], nan=-np.inf)
+            y, x = (int(place) for place in np.unravel_index(int(np.argmax(part)), part.shape))
+            spots.append((y0 + y, x0 + x, y0 + y + 1, x0 + x + 1))
+        else:
+            free.remove(region)  # highest first, as the matches are: two boxes that overlap get one region each
+            spots.append(region_top(region, score_map, threshold))
+    return spots
 
 
 def _match(number: int, match: MatchedPatch) -> str:

@@ -13,7 +13,15 @@ import numpy as np
 
 from spadework.detectors.spade import Explanation
 from spadework.prediction import Prediction
-from spadework.report.pictures import Box, draw_boxes, heat_range, heat_scale, number_places, overlay, scaled
+from spadework.report.pictures import (
+    draw_boxes,
+    heat_range,
+    heat_scale,
+    number_places,
+    overlay,
+    region_top,
+    scaled,
+)
 from spadework.report.sheet import (
     GAP,
     QUIET,
@@ -31,7 +39,6 @@ from spadework.report.sheet import (
     tag,
     text,
 )
-from spadework.scores import Region
 
 VERDICTS: dict[str, Colour] = {"anomalous": (190, 32, 32), "normal": (34, 120, 60), "no threshold": (97, 103, 112)}
 LEAST = 480  # longer side of what is drawn on: smaller pictures are enlarged, so that numbers do not hide them
@@ -69,7 +76,7 @@ def overlay_sheet(picture: np.ndarray, found: Prediction, *, longest: int) -> np
     low, high = heat_range([found.score_map], found.map_threshold)
     ground = bounded(picture, least=min(LEAST, longest), most=longest)
     drawn = overlay(ground, found.score_map, low=low, high=high, threshold=found.map_threshold)
-    tops = [_top(region, found.score_map, found.map_threshold or 0.0) for region in found.regions[:NUMBERED]]
+    tops = [region_top(region, found.score_map, found.map_threshold or 0.0) for region in found.regions[:NUMBERED]]
     drawn = number_places(drawn, scaled(tops, picture.shape, drawn.shape), tail=True)
     size = min(24, max(TEXT_SIZE, drawn.shape[1] // 60))
     parts = [*_verdict(found, size), _scale(low, high, found.map_threshold, size)]
@@ -79,12 +86,6 @@ def overlay_sheet(picture: np.ndarray, found: Prediction, *, longest: int) -> np
         parts.append(text("gray: not inspected", size=size, colour=QUIET))
     strip = flow(parts, max(drawn.shape[1], 320) - 2 * GAP, gap=size)
     return below([drawn, framed(strip, top=GAP // 2, side=GAP)], gap=0)
-
-
-def _top(region: Region, score_map: np.ndarray, threshold: float) -> Box:
-    """The box of a region, begun where its uppermost row begins: a number there stands on the outline, also if that is slanted."""
-    y0, x0, y1, x1 = region.box
-    return y0, x0 + int(np.argmax(score_map[y0, x0:x1] > threshold)), y1, x1
 
 
 def _verdict(found: Prediction, size: int) -> list[np.ndarray]:
@@ -114,7 +115,7 @@ def montage(picture: np.ndarray, found: Prediction, places: Sequence[Place]) -> 
     """
     ground = bounded(picture, least=min(LEAST, 2 * PATCH), most=MOST)
     marked = draw_boxes(ground, scaled([place.match.box for place in places], picture.shape, ground.shape))
-    left = below([marked, text(_about(found), size=SMALL, colour=QUIET)], gap=4)
+    left = below([marked, text(_about(found, len(places)), size=SMALL, colour=QUIET)], gap=4)
     rows = table([_row(number, picture, place) for number, place in enumerate(places, 1)])
     gap = 2 * GAP
     body = min(
@@ -125,9 +126,11 @@ def montage(picture: np.ndarray, found: Prediction, places: Sequence[Place]) -> 
     return framed(below([head, body]), top=GAP, side=GAP)
 
 
-def _about(found: Prediction) -> str:
-    if found.regions:
-        return f"{len(found.regions)} region{'s' if len(found.regions) > 1 else ''} above the threshold"
+def _about(found: Prediction, shown: int) -> str:
+    regions = len(found.regions)
+    if regions:
+        some = f"; the {shown} highest are shown" if regions > shown else ""
+        return f"{regions} region{'s' if regions > 1 else ''} above the threshold{some}"
     return "no region above the threshold; 1 is the highest place"
 
 

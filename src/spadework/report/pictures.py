@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from spadework.report.sheet import Colour, stamp, tag
+from spadework.scores import Region
 
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1, the ends exclusive
 
@@ -60,7 +61,7 @@ def overlay(
     drawn = _heated(image, np.clip((seen - low) / (high - low), 0.0, 1.0))
     drawn[unseen] = (image[unseen] * 0.3 + 110).astype(np.uint8)
     if threshold is not None:
-        _draw_border(drawn, ~unseen & (seen > threshold), REGION, _pen(image, 600))
+        _draw_border(drawn, ~unseen & (seen > threshold), REGION, max(2, _pen(image, 600)))
     return drawn
 
 
@@ -94,7 +95,7 @@ def draw_boxes(image: np.ndarray, boxes: Iterable[Box], *, first: int = 1) -> np
 
 
 def number_places(image: np.ndarray, boxes: Sequence[Box], *, first: int = 1, tail: bool = False) -> np.ndarray:
-    """Return the picture with a numbered tag at each box: above its top left corner, inside where there is no room above.
+    """Return the picture with a numbered tag at each box: above its top left corner, where there is no room below or inside.
 
     Args:
         image: uint8 (h, w, 3).
@@ -104,14 +105,42 @@ def number_places(image: np.ndarray, boxes: Sequence[Box], *, first: int = 1, ta
     """
     drawn = np.ascontiguousarray(image).copy()
     size = min(36, max(13, _pen(image, 28)))
-    for number, (y0, x0, _, _) in reversed(list(enumerate(boxes, first))):  # the first lies uppermost
-        block = tag(str(number), MARK, size=size)
-        height = block.shape[0]
-        off = height if tail and y0 >= 2 * height else 0
-        if off:
-            cv2.line(drawn, (x0, y0), (x0, y0 - off), MARK, _pen(image, 400))
-        stamp(drawn, block, y0 - off - height if y0 >= height else y0, x0)
+    blocks = [tag(str(number), MARK, size=size) for number, _ in enumerate(boxes, first)]
+    corners: list[tuple[int, int]] = []
+    for box, block in zip(boxes, blocks, strict=True):
+        top, line = _tag_place(box, block.shape[0], image.shape[0], tail=tail)
+        x = max(0, min(box[1], image.shape[1] - block.shape[1]))
+        while x + 2 * block.shape[1] <= image.shape[1] and any(_hides(block, top, x, corner) for corner in corners):
+            x += block.shape[1] + 1  # beside the tag of another place
+        corners.append((top, x))
+        end = max(x, min(box[1], x + block.shape[1] - 1))  # upright wherever the tag allows it
+        for wider, paint in ((2, (0, 0, 0)), (0, MARK)) if line else ():
+            cv2.line(drawn, (box[1], line[0]), (end, line[1]), paint, max(2, _pen(image, 400)) + wider)
+    for block, (top, x) in zip(blocks, corners, strict=True):
+        stamp(drawn, block, top, x)
     return drawn
+
+
+def _tag_place(box: Box, height: int, bottom: int, *, tail: bool) -> tuple[int, tuple[int, ...]]:
+    """Where a tag of this height begins, and the rows its line runs between, from the place to the tag; () for no line."""
+    y0, _, y1, _ = box
+    if tail and y0 >= 2 * height:
+        return y0 - 2 * height, (y0, y0 - height)
+    if tail and y1 - y0 < 2 * height and y1 + 2 * height <= bottom:  # inside, it would hide a small place
+        return y1 + height, (y1, y1 + height)
+    return (y0 - height if y0 >= height else y0), ()
+
+
+def _hides(block: np.ndarray, top: int, left: int, other: tuple[int, int]) -> bool:
+    """Whether a tag here would lie over a tag of about its size with this top left corner."""
+    height, width = block.shape[:2]
+    return bool(abs(top - other[0]) < height and abs(left - other[1]) < width)
+
+
+def region_top(region: Region, score_map: np.ndarray, threshold: float) -> Box:
+    """Return a region's box, begun where its uppermost row begins: a number there stands on the outline, also if that is slanted."""
+    y0, x0, y1, x1 = region.box
+    return y0, x0 + int(np.argmax(score_map[y0, x0:x1] > threshold)), y1, x1
 
 
 def scaled(boxes: Iterable[Box], old: Sequence[int], new: Sequence[int]) -> list[Box]:
@@ -121,7 +150,9 @@ def scaled(boxes: Iterable[Box], old: Sequence[int], new: Sequence[int]) -> list
 
 
 def outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the picture with the border of a bool (h, w) mask drawn."""
+    """Return the picture with the border of a bool mask drawn; the mask is brought to the picture's size if it differs."""
+    if mask.shape != image.shape[:2]:
+        mask = cv2.resize(mask.astype(np.uint8), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR) > 0
     drawn = np.ascontiguousarray(image).copy()
     _draw_border(drawn, mask, MASK, max(2, _pen(image, 240)))
     return drawn
@@ -134,10 +165,16 @@ def _pen(image: np.ndarray, share: int) -> int:
 
 
 def _draw_border(drawn: np.ndarray, mask: np.ndarray, colour: Colour, width: int) -> None:
-    """Draw the border of a bool mask onto a picture, in place, with a dark edge."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn, contours, -1, (0, 0, 0), width + 2)
-    cv2.drawContours(drawn, contours, -1, colour, width)
+    """Draw the border of a bool mask onto a picture, in place: one pixel inside, the rest outside, so that it fills no small place.
+
+    A dark edge runs around it, `width` is at least 2: JPEG keeps no colour of a line of one pixel.
+    """
+    square = np.ones((3, 3), np.uint8)
+    solid = mask.astype(np.uint8)
+    inner = cv2.erode(solid, square, borderValue=0)
+    wide = cv2.dilate(solid, square, iterations=width - 1)
+    drawn[cv2.dilate(wide, square) > inner] = 0
+    drawn[wide > inner] = colour
 
 
 def data_uri(image: np.ndarray, *, quality: int = 85) -> str:

@@ -24,7 +24,7 @@ summary { cursor: pointer; color: var(--series-1); }
 figure { margin: 0; } figcaption { color: var(--quiet); font-size: 13px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 290px), 1fr)); gap: 16px; margin: 16px 0; }
 svg { display: block; width: 100%; height: auto; background: var(--card); border-radius: 8px; }
-svg text { fill: var(--ink); font-size: 11px; } .grid { stroke: var(--rule); stroke-width: 1; }
+svg text { fill: var(--ink); font-size: 13px; } .grid { stroke: var(--rule); stroke-width: 1; }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .threshold { stroke: var(--ink); stroke-width: 2; stroke-dasharray: 5 4; }
 article { background: var(--card); border-radius: 8px; padding: 12px; margin: 0 0 12px; break-inside: avoid; }
@@ -37,5 +37,6 @@ article { background: var(--card); border-radius: 8px; padding: 12px; margin: 0 
 .match { display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start; }
 .match img { max-width: 100%; border-radius: 4px; display: block; } .match p { font-size: 12px; flex-basis: 100%; }
 .key { color: var(--quiet); font-size: 13px; } .heat { white-space: nowrap; } .heat img { vertical-align: -1px; border-radius: 2px; }
+@media (max-width: 640px) { .pictures > figure { flex-basis: calc(50% - 6px); } }
 @media print { body { font-size: 11px; } details { display: none; } }
 """
