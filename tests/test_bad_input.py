@@ -151,6 +151,25 @@ def test_bad_files_in_fit_are_raised_or_skipped(good, temporary):
         Spade(**TINY).fit(good, bad_files="ignore")
 
 
+def test_a_picture_that_is_gone_from_a_list_is_a_failure_of_its_own(good, model):
+    (good / "loop.png").symlink_to("loop.png")
+    paths = [good / "000.png", good / "gone.png", str(good / "loop.png"), good / "001.png"]
+    first, gone, loop, last = model.predict_each(paths)
+    assert [first.path, last.path] == [str(good / "000.png"), str(good / "001.png")]
+    for failure, path in ((gone, paths[1]), (loop, paths[2])):
+        assert failure.path == str(path)
+        assert isinstance(failure.error, ImageError)
+        assert str(path) in str(failure.error)
+    (failure,) = model.predict_each([good / ("a" * 300 + ".png")])
+    assert "File name too long" in str(failure.error)
+    fitted = Spade(**TINY).fit(paths, bad_files="skip")
+    assert (fitted.n_normal_, len(fitted.failures_)) == (2, 2)
+    with pytest.raises(ImageError, match=r"gone.png: cannot be read as a picture: No such file"):
+        Spade(**TINY).fit(paths)
+    with pytest.raises(InputError, match=r"nowhere: does not exist"):  # no picture: most likely a misspelt folder
+        Spade(**TINY).fit([good, good / "nowhere"], bad_files="skip")
+
+
 def test_only_bad_files_is_an_error_that_shows_the_first(tmp_path):
     (tmp_path / "bad").mkdir()
     _text(tmp_path / "bad" / "a.png")

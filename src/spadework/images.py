@@ -182,6 +182,8 @@ def find_images(path: str | os.PathLike[str]) -> list[Path]:
             raise InputError(f"{root}: does not exist. Check the spelling; relative paths start at {Path.cwd()}.")
         if root.is_file():
             return [root]
+        if not root.is_dir():
+            raise InputError(f"{root}: is neither a file nor a folder.")
         found = sorted(_walk(root, frozenset()))
     except OSError as error:
         raise InputError(f"{root}: cannot be listed: {error.strerror}. Check the path and its permissions.") from error
@@ -201,11 +203,18 @@ def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 if not entry.name.endswith(".spade"):
                     yield from _walk(Path(entry.path), above | {real})
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                 yield Path(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 class Listed(tuple[Path, ...]):
@@ -215,7 +224,8 @@ class Listed(tuple[Path, ...]):
 def gather(images: Picture | Iterable[Picture]) -> list[Picture]:
     """List what a caller passed as images: a folder becomes its pictures; a path or an array stays one; lists are flattened once.
 
-    An (N, H, W, 3) or (N, H, W, 4) array is N images.
+    An (N, H, W, 3) or (N, H, W, 4) array is N images. A path that is named as a picture stands for itself also where there
+    is none: reading it says so, and those who go on past bad pictures go on past it.
 
     Raises:
         InputError: nothing at all was passed, or something that is neither a path nor an array.
@@ -229,7 +239,7 @@ def gather(images: Picture | Iterable[Picture]) -> list[Picture]:
     found: list[Picture] = []
     for item in images:
         if isinstance(item, (str, os.PathLike)):
-            found.extend(find_images(item))
+            found.extend([Path(item)] if _is_named_as_picture(item) else find_images(item))
         elif isinstance(item, np.ndarray):
             found.append(item)
         else:
@@ -237,6 +247,11 @@ def gather(images: Picture | Iterable[Picture]) -> list[Picture]:
     if not found:
         raise InputError("images is empty: pass at least one picture, path or folder.")
     return found
+
+
+def _is_named_as_picture(path: str | os.PathLike[str]) -> bool:
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix in IMAGE_SUFFIXES and not os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises for names too long
 
 
 def load(picture: Picture, *, name: str = "image") -> np.ndarray:
