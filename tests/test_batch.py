@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -62,6 +63,11 @@ def test_names_of_earlier_runs_are_kept_and_not_given_away(tmp_path):
 @pytest.fixture
 def pictures(tmp_path):
     return write_pictures(tmp_path / "in", normal_pictures(4, start=20))
+
+
+def inspected_names(out):
+    """Names in the JSON that a batch leaves, in order."""
+    return [row["name"] for row in json.loads((out / "predictions.json").read_text())["predictions"]]
 
 
 class Counting:
@@ -190,6 +196,17 @@ def test_what_vanished_or_never_was_a_file_does_not_end_a_batch(model, pictures,
     assert sorted(Path(failure.path).name for failure in result.failures) == ["link.png", "pipe.png"]
 
 
+def test_a_link_to_itself_and_a_pipe_that_is_given_are_failures_of_their_own(model, pictures, tmp_path):
+    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "given.png").symlink_to("given.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    result = inspect_batch(model, [tmp_path / name for name in ("in", "given.png", "pipe.png")], tmp_path / "out")
+    assert len(result.rows) == 4
+    reasons = {Path(failure.path).name: str(failure.error) for failure in result.failures}
+    assert set(reasons) == {"loop.png", "given.png", "pipe.png"}
+    assert "is neither a file nor a folder" in reasons["pipe.png"]
+
+
 def test_a_picture_that_went_bad_has_no_old_verdict(model, pictures, tmp_path):
     inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
     pictures[1].write_text("no picture any more")
@@ -199,10 +216,46 @@ def test_a_picture_that_went_bad_has_no_old_verdict(model, pictures, tmp_path):
     assert len(document["failures"]) == len(result.failures) == 1
 
 
+def test_a_given_picture_that_is_gone_has_no_old_verdict(model, pictures, tmp_path):
+    inspect_batch(model, pictures, tmp_path / "out")
+    pictures[0].unlink()
+    assert len(inspect_batch(model, pictures, tmp_path / "out").failures) == 1
+    assert inspected_names(tmp_path / "out") == ["001", "002", "003"]
+
+
+def test_an_interrupted_run_of_another_model_leaves_no_verdict_of_the_old_one(model, saved, pictures, tmp_path):
+    other = Spade.load(saved).append(normal_pictures(1, start=70))
+    write_pictures(tmp_path / "more", normal_pictures(1, start=30), prefix="more-")
+    inspect_batch(model, [tmp_path / "in", tmp_path / "more"], tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        inspect_batch(Counting(other, stop_after=2), [tmp_path / "in"], tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert [(row["name"], row["model_hash"] == other.model_hash()) for row in rows] == [
+        ("in/000", True),
+        ("in/001", True),
+        ("more/more-000", False),  # not of this batch: it stays, and says which model it is of
+    ]
+
+
 def test_results_inside_the_input_are_no_input(model, pictures, tmp_path):
     for _ in range(2):
         result = inspect_batch(model, [tmp_path / "in"], tmp_path / "in" / "results")
         assert len(result.rows) == 4
+
+
+@pytest.mark.parametrize("out", ["in", "."])
+def test_an_output_folder_that_holds_the_input_does_not_swallow_it(out, model, pictures, tmp_path):
+    for _ in range(2):
+        result = inspect_batch(model, [tmp_path / "in"], tmp_path / out, explain=True)
+        assert (len(result.rows), result.failures) == (4, ())
+
+
+def test_an_input_of_nothing_but_results_is_named(model, pictures, tmp_path):
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    for given in ("out", "out/maps", "out/maps/000.tiff"):
+        result = inspect_batch(model, [tmp_path / given], tmp_path / "out")
+        assert [failure.path for failure in result.failures] == [str(tmp_path / given)]
+        assert "no pictures but results" in str(result.failures[0].error)
 
 
 def test_names_that_are_no_text(model, pictures, tmp_path):
@@ -223,10 +276,74 @@ def test_long_names_are_shortened_and_taken_ones_named(model, pictures, tmp_path
     assert len({row["map"] for row in result.rows}) == len(result.rows) == 3
     assert [Path(failure.path).name for failure in result.failures] == ["002.png"]
     assert "a folder stands" in str(result.failures[0].error)
+    assert str(result.failures[0].error).startswith(str(pictures[2]))  # the picture, not only its result
+
+
+def test_a_folder_named_as_another_picture_s_result_costs_its_pictures_only(model, pictures, tmp_path):
+    write_pictures(tmp_path / "in" / "000.tiff", normal_pictures(1, start=40))
+    write_pictures(tmp_path / "in" / "000.tiff" / "deep", normal_pictures(1, start=41))
+    write_pictures(tmp_path / "in" / "001.jpg" / "deep", normal_pictures(1, start=42))
+    result = inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    assert [row["name"] for row in result.rows] == ["000", "001.jpg/deep/000", "002", "003"]
+    lost = [Path(failure.path).relative_to(tmp_path / "in").as_posix() for failure in result.failures]
+    assert lost == ["000.tiff/000.png", "000.tiff/deep/000.png", "001.png"]  # the later of two
+
+
+def test_a_path_too_long_for_its_results_costs_one_picture(model, pictures, tmp_path, monkeypatch):
+    real = Path.mkdir
+
+    def mkdir(path, *arguments, **options):
+        if path.name == "deep":
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
+        real(path, *arguments, **options)
+
+    write_pictures(tmp_path / "in" / "deep", normal_pictures(1, start=40))
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    result = inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    assert len(result.rows) == 4
+    assert [Path(failure.path).parent.name for failure in result.failures] == ["deep"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_full_or_read_only_disk_ends_a_batch(code, model, pictures, tmp_path, monkeypatch):
+    def write_bytes(path, data):
+        raise OSError(code, os.strerror(code), str(path))
+
+    asked = Counting(model)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(OutputError, match=os.strerror(code)):
+        inspect_batch(asked, [tmp_path / "in"], tmp_path / "out")
+    assert len(asked.asked) == 1
+
+
+def test_a_file_where_all_maps_should_go_ends_a_batch(model, pictures, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "maps").touch()
+    with pytest.raises(OutputError, match="maps: cannot be written"):
+        inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+
+
+def test_a_folder_in_place_of_an_earlier_result_is_left_alone(model, pictures, tmp_path):
+    inspect_batch(model, [tmp_path / "in"], tmp_path / "out")
+    (tmp_path / "out" / "maps" / "000.tiff").unlink()
+    (tmp_path / "out" / "maps" / "000.tiff").mkdir()
+    assert len(inspect_batch(model, [tmp_path / "in"], tmp_path / "out", map_format="npy").rows) == 4
+    assert (tmp_path / "out" / "maps" / "000.tiff").is_dir()
 
 
 @pytest.mark.parametrize(
-    "line", ['{"name":"000","key":[],"files":{},"row":{}}', '{"name":"000","key":3,"files":[],"row":[]}', "[]", "7"]
+    "line",
+    [
+        '{"name":"000","key":[],"files":{},"row":{}}',
+        '{"name":"000","key":3,"files":[],"row":[]}',
+        '{"name":"q","key":["q",2,3,"m","tiff",false],"files":{},"row":{"name":"q"}}',
+        '{"name":5,"key":["q",2,3,"m","tiff",false],"files":{},"row":{"name":"q"}}',
+        '{"name":"q","key":"abcdef","files":{},"row":"name"}',
+        "[" * 100_000,
+        "[]",
+        "7",
+    ],
+    ids=lambda line: line[:40],
 )
 def test_a_senseless_journal_line_is_passed_over(line, model, pictures, tmp_path):
     (tmp_path / "out").mkdir()

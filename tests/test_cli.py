@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,20 @@ def test_predict_goes_on_past_bad_files_and_tells(fitted, parts, tmp_path):
     assert {Path(failure["path"]).name for failure in document["failures"]} == {"broken.png", "nowhere"}
     assert "broken.png" in done.stderr
     assert "nowhere" in done.stderr
+
+
+def test_predict_goes_on_past_broken_links_and_pipes_and_never_waits(fitted, parts, tmp_path):
+    folder = tmp_path / "in"
+    shutil.copytree(parts / "new", folder)
+    (folder / "zz.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.png")
+    os.rename(folder / "ok.png", os.fsencode(folder) + b"/caf\xe9.png")
+    for options in ((), ("--out", folder), ("--out", folder)):
+        done = run("predict", fitted, folder, *options)
+        assert done.returncode == 1
+        assert "2 inspected, 1 anomalous, 2 failed" in done.stderr
+        assert "caf\\udce9.png" in done.stdout
+        assert "Traceback" not in done.stderr
 
 
 def test_predict_out_writes_maps_overlays_tables(fitted, parts, tmp_path):

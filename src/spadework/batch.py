@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -38,6 +39,7 @@ from spadework.prediction import Failure, Prediction
 from spadework.report.montage import Place, montage, overlay_sheet
 
 MAP_FORMATS = frozenset({"tiff", "npy"})
+RESULT_FOLDERS = ("maps", "overlays", "explanations")
 LONGEST_NAME = 200  # bytes
 KEY_LENGTH = 6  # what a picture's results depend on: path, size, time of change, model, format of maps, explanations
 OVERLAY_SIDE = 1600  # longer side of the picture in an overlay; maps keep the picture's size
@@ -89,7 +91,8 @@ def find_jobs(
         inputs: folders and files. With several folders each name starts with its folder's; files are named below the
             deepest folder that holds them all.
         named: real path -> name, of pictures whose results have names already.
-        out: where results are written; what lies in it is no input.
+        out: where results are written; what lies in it is no input. Where an input is that folder or lies in it, only the
+            results themselves are none.
 
     Returns:
         The jobs, and a failure for each input that does not exist or holds no picture.
@@ -100,37 +103,57 @@ def find_jobs(
     jobs: dict[str, Job] = {}
     failures: list[Failure] = []
     named = named or {}
-    results = None if out is None else out.resolve()
     taken = {name.lower() for name in named.values()}
     for given in paths:
         try:
-            found = find_images(given)
+            found = _find_inputs(given, out)
         except InputError as error:
             failures.append(Failure(os.fspath(given), error))
             continue
-        for path in found:
-            place = path.resolve()
-            real = os.fspath(place)
-            if real not in jobs and not (results and place.is_relative_to(results)):
+        for path, real in found:
+            if real not in jobs:
                 name = named.get(real) or _free_name(_name(path, given, several, base), path, taken)
                 jobs[real] = Job(path, name)
     return list(jobs.values()), failures
 
 
+def _find_inputs(given: Path, out: Path | None) -> list[tuple[Path, str]]:
+    """The pictures of one input, each with its real path, without results of a batch. Raises InputError where there is none."""
+    found = [(path, os.path.realpath(path)) for path in find_images(given)]
+    if out is None:
+        return found
+    results = _result_places(given, out)
+    inputs = [(path, real) for path, real in found if not any(Path(real).is_relative_to(place) for place in results)]
+    if not inputs:
+        raise InputError(f"{given}: no pictures but results of a batch, in the output folder {out}.")
+    return inputs
+
+
+def _result_places(given: Path, out: Path) -> list[Path]:
+    """Folders that hold results and no inputs: all of `out`, or those in it if the input is `out` or lies in it (`--out .`)."""
+    real = _real(out)
+    return [real / name for name in RESULT_FOLDERS] if _real(given).is_relative_to(real) else [real]
+
+
+def _real(path: Path) -> Path:
+    """As `Path.resolve`, which raises at a link to itself."""
+    return Path(os.path.realpath(path))
+
+
 def _common_folder(files: Sequence[Path]) -> Path:
     """The deepest folder that holds all of these files."""
     try:
-        return Path(os.path.commonpath([file.resolve().parent for file in files]))
+        return Path(os.path.commonpath([_real(file).parent for file in files]))
     except ValueError:  # none, or on different drives
         return Path()
 
 
 def _name(path: Path, given: Path, several: bool, base: Path) -> str:
     if path == given:
-        file = path.resolve()
+        file = _real(path)
         return (file.relative_to(base) if file.is_relative_to(base) else Path(file.name)).with_suffix("").as_posix()
     inside = path.relative_to(given).with_suffix("")
-    return (Path(given.resolve().name) / inside if several else inside).as_posix()
+    return (Path(_real(given).name) / inside if several else inside).as_posix()
 
 
 def _free_name(name: str, path: Path, taken: set[str]) -> str:
@@ -186,21 +209,16 @@ def inspect_batch(
     resumed = len(done)
     try:
         for number, (job, found) in enumerate(_inspect(detector, todo), 1):
-            if isinstance(found, Failure):
-                failures.append(found)
+            written = found if isinstance(found, Failure) else writer.write(job, found)
+            if isinstance(written, Failure):
+                failures.append(written)
             else:
-                try:
-                    done[job.name] = writer.write(job, found)
-                except (
-                    ImageError,
-                    NameTakenError,
-                ) as error:  # gone since it was read, or a folder stands where its results go
-                    failures.append(Failure(os.fspath(job.path), error))
+                done[job.name] = written
             if progress:
                 progress("inspecting", resumed + number, len(jobs))
     finally:  # also on Ctrl-C: what was done is listed
         rows = [done[job.name] for job in jobs if job.name in done]
-        writer.finish(rows, failures, {job.name for job in jobs})
+        writer.finish(rows, failures, jobs)
     return BatchResult(tuple(rows), tuple(failures), resumed)
 
 
@@ -224,7 +242,7 @@ class _Writer:
 
     def names(self) -> dict[str, str]:
         """The names that pictures got in earlier runs, by real path: results of others are never written over."""
-        return {str(entry["key"][0]): name for name, entry in self.earlier.items()}
+        return {entry["key"][0]: name for name, entry in self.earlier.items()}
 
     def known(self, job: Job) -> dict[str, Any] | None:
         """The row of a picture that an earlier run has done, if all of it still holds."""
@@ -239,11 +257,25 @@ class _Writer:
 
     def _key(self, job: Job) -> list[Any]:
         stat = job.path.stat()
-        path = os.fspath(job.path.resolve())
-        return [path, stat.st_size, stat.st_mtime_ns, self.model_hash, self.map_format, self.explain]
+        return [
+            os.path.realpath(job.path),
+            stat.st_size,
+            stat.st_mtime_ns,
+            self.model_hash,
+            self.map_format,
+            self.explain,
+        ]
 
-    def write(self, job: Job, found: Prediction) -> dict[str, Any]:
-        """Write one picture's files, then its line in the journal."""
+    def write(self, job: Job, found: Prediction) -> dict[str, Any] | Failure:
+        """Write one picture's files, then its line in the journal, and return its row; a failure where the picture is to blame."""
+        try:
+            return self._write(job, found)
+        except ImageError as error:  # gone or changed since it was read
+            return Failure(os.fspath(job.path), error)
+        except NameTakenError as error:
+            return Failure(os.fspath(job.path), NameTakenError(f"{job.path}: its results have no place. {error}"))
+
+    def _write(self, job: Job, found: Prediction) -> dict[str, Any]:
         try:
             key = self._key(job)  # before reading the picture again: a change in between is seen at the next run
         except OSError as error:
@@ -259,7 +291,7 @@ class _Writer:
                 row["matches"], row["explanation"] = self._explanation(job, found, picture)
                 files += [row["explanation"]] if row["explanation"] else []
         for file in set(self.earlier.get(job.name, {}).get("files", ())) - set(files):
-            (self.out / file).unlink(missing_ok=True)  # of an earlier state of the picture or the model: no longer true
+            self._remove(self.out / file)  # of an earlier state of the picture or the model: no longer true
         sizes = {file: _size(self.out / file) for file in files}
         line = json.dumps({"name": job.name, "key": key, "files": sizes, "row": row}) + "\n"
         with _as_output_error(self.journal), open(self.journal, "a", encoding="utf-8") as file:
@@ -294,11 +326,20 @@ class _Writer:
         return [match.to_json() for match in matches], target
 
     def _put(self, name: str, data: bytes) -> None:
+        _make_folder(self.out / name.partition("/")[0])  # if it cannot be made, no picture's name is to blame
         write_file(self.out / name, data)
 
-    def finish(self, rows: Sequence[dict[str, Any]], failures: Sequence[Failure], names: set[str]) -> None:
-        """Write the CSV and the JSON: this batch's rows, then those of pictures of other names that earlier runs left here."""
-        everything = [*rows, *(entry["row"] for name, entry in self.earlier.items() if name not in names)]
+    def _remove(self, path: Path) -> None:
+        if path.is_file():
+            with _as_output_error(path):
+                path.unlink()
+
+    def finish(self, rows: Sequence[dict[str, Any]], failures: Sequence[Failure], jobs: Sequence[Job]) -> None:
+        """Write the CSV and the JSON: this batch's rows, then those that earlier runs left here of pictures not of this batch."""
+        names = {job.name for job in jobs}
+        failed = {os.path.realpath(failure.path) for failure in failures if failure.path}  # also given, but not there
+        others = [e for name, e in self.earlier.items() if name not in names and e["key"][0] not in failed]
+        everything = [*rows, *(entry["row"] for entry in others)]
         table = io.StringIO(newline="")
         writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore")
         writer.writeheader()
@@ -341,7 +382,7 @@ def write_file(path: Path, data: bytes) -> None:
     with _as_output_error(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError as error:
+        except (FileExistsError, NotADirectoryError) as error:
             raise NameTakenError(
                 f"{path.parent}: a file stands where a folder is needed. Choose another folder."
             ) from error
@@ -390,11 +431,23 @@ def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
             file.write("\n")
     entries: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            entry = json.loads(line)
-            if len(entry["key"]) == KEY_LENGTH and "name" in entry["row"]:
-                entries[entry["name"]] = {"key": entry["key"], "files": dict(entry["files"]), "row": entry["row"]}
+        with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
+            entry = _entry(line)
+            entries[entry["row"]["name"]] = entry
     return entries
+
+
+def _entry(line: str) -> dict[str, Any]:
+    """Read a line of the journal. Raises ValueError, TypeError, LookupError or RecursionError for what none of ours can be."""
+    entry = json.loads(line)
+    key, files, row = entry["key"], entry["files"], entry["row"]
+    kinds = ((key, list), (key[0], str), (files, dict), (row, dict), (row["name"], str), (row["path"], str))
+    fits = all(isinstance(part, kind) for part, kind in kinds) and len(key) == KEY_LENGTH
+    if not fits or row["name"] != entry["name"] or not {"verdict", "is_anomalous"} <= row.keys():
+        raise ValueError("no entry of ours")
+    float(row["score"])
+    _flat(row)
+    return {"key": key, "files": files, "row": row}
 
 
 @contextlib.contextmanager
@@ -405,4 +458,5 @@ def _as_output_error(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         why = error.strerror or str(error)
-        raise OutputError(f"{path}: cannot be written: {why}. Results written before are kept.") from error
+        kind = NameTakenError if error.errno == errno.ENAMETOOLONG else OutputError  # a matter of this name alone
+        raise kind(f"{path}: cannot be written: {why}. Results written before are kept.") from error
