@@ -49,7 +49,7 @@ class OutputError(SpadeworkError, OSError):
 
 
 class NameTakenError(OutputError):
-    """Results of one picture cannot be written, because something else has their name."""
+    """Results of one picture cannot be written: something else has their name, or it is too long."""
 
 
 class MissingExtraError(SpadeworkError, ImportError):
