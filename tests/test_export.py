@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision_shim
+from builders import TINY, normal_pictures
 
 from spadework.backbones import PAPER, Backbone, cache, export, list_backbones, networks, open_backbone, weights
+from spadework.detectors.spade import Spade
 from spadework.errors import BackboneError
 
 torch = pytest.importorskip("torch", reason="exporting needs the extra timm: torch is not installed")
@@ -338,3 +340,15 @@ def test_networks_of_other_kinds_can_be_exported(name, strides):
     levels, vectors = backbone(np.zeros((1, side, 2 * side, 3), np.uint8))
     assert [level.shape[2:] for level in levels] == [(side // s, 2 * side // s) for s in strides]
     assert vectors.shape == (1, backbone.global_dim)
+
+
+def test_a_model_goes_on_without_the_weights_file_while_its_export_is_kept(small, tmp_path):
+    file = tmp_path / "mine.pth"
+    torch.save(small.state_dict(), file)
+    settings = {**TINY, "image_size": 64, "grid_stride": 4}
+    Spade(f"timm:{SMALL}", weights=file, **settings).fit(normal_pictures(3), path=tmp_path / "a.spade")
+    file.unlink()
+    assert Spade.load(tmp_path / "a.spade").predict(normal_pictures(1, start=9)[0]).score > 0
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(BackboneError):
+        Spade.load(tmp_path / "a.spade").predict(normal_pictures(1, start=9)[0])

@@ -365,3 +365,38 @@ def test_byte_order_does_not_matter():
     image = (np.arange(48, dtype=np.uint16) * 1000).reshape(4, 4, 3)
     np.testing.assert_array_equal(as_rgb(image.astype(">u2")), as_rgb(image))
     np.testing.assert_array_equal(as_rgb((image / 65535).astype(">f4")), as_rgb((image / 65535).astype("<f4")))
+
+
+def with_an_empty_second_page(tiff):
+    """A little-endian TIFF that says it goes on, with a directory of nothing: what a flipped byte makes of the last one's end."""
+    data = bytearray(tiff)
+    start = int.from_bytes(data[4:8], "little")
+    end = start + 2 + 12 * int.from_bytes(data[start : start + 2], "little")
+    data += b"\0" * (len(data) % 2)
+    data[end : end + 4] = len(data).to_bytes(4, "little")
+    return bytes(data) + (0).to_bytes(2, "little") + (0).to_bytes(4, "little")
+
+
+def test_a_tiff_whose_directories_are_damaged_is_refused_by_name(tmp_path):
+    """Pillow raises a bare TypeError here, none of its documented errors."""
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (9, 7)).save(path)
+    path.write_bytes(with_an_empty_second_page(path.read_bytes()))
+    with pytest.raises(TypeError), Image.open(path) as picture:
+        _ = picture.n_frames
+    with pytest.raises(ImageError, match=r"a\.tif"):
+        read_image(path)
+
+
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (9, 7)).save(path)
+    for error in (
+        struct.error("unpack requires 4 bytes"),
+        TypeError("Missing dimensions"),
+        KeyError(7),
+        AssertionError(),
+    ):
+        monkeypatch.setattr(Image, "open", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+        with pytest.raises(ImageError, match=r"a\.png"):
+            read_image(path)

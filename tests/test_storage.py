@@ -485,6 +485,31 @@ def test_opening_while_a_writer_replaces_files_gives_the_new_model(saved, monkey
     assert found.rows("normal_scores") == 5
 
 
+def test_loading_while_a_writer_replaces_the_model_gives_the_new_one(saved, monkeypatch):
+    real, calls = ModelFolder.open.__func__, []
+
+    def open_then_write(cls, path):
+        folder = real(cls, path)
+        calls.append(path)
+        if len(calls) == 1:
+            Spade(**TINY).fit(normal_pictures(4, start=70), path=saved)  # between opening the model and reading it
+        return folder
+
+    monkeypatch.setattr(ModelFolder, "open", classmethod(open_then_write))
+    loaded = Spade.load(saved)
+    assert (loaded.n_normal_, len(loaded.gallery_)) == (4, 4)
+    assert len(calls) == 2
+
+
+def test_a_file_that_goes_while_it_is_checked_is_a_model_error(saved, monkeypatch):
+    def gone(file, length):
+        raise FileNotFoundError(2, "No such file or directory", str(file))
+
+    monkeypatch.setattr(storage, "_crc_of_file", gone)
+    with pytest.raises(ModelError, match="is missing or unreadable"):
+        ModelFolder.open(saved)
+
+
 def test_a_reader_goes_on_while_others_append(saved):
     reader = Spade.load(saved)
     before = answers(reader)
