@@ -25,7 +25,6 @@ from spadework.images import Picture, View
 from spadework.kernels import KERNELS
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import UPSAMPLINGS, Pyramid, build
-from spadework.scores import smooth_map
 from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
@@ -316,8 +315,9 @@ class Spade(Detector):
         peaks = []
         for done, index in enumerate(map(int, chosen), 1):
             own = Pyramid(self.gallery_.levels(index), self.gallery_.globals[index])
-            found = self._judge_pyramid(own, exclude=index)
-            peaks.append(float(smooth_map(_distances(found), self._view().size, sigma=self.smoothing).max()))
+            _, small = self._scores(self._judge_pyramid(own, exclude=index))
+            assert small is not None  # SPADE always has a map
+            peaks.append(float(small.max()))
             if progress:
                 progress("setting the threshold", done, len(chosen))
         return np.array(peaks, np.float64)
@@ -389,11 +389,6 @@ class Spade(Detector):
             y, x = np.unravel_index(int(np.nanargmax(one.score_map)), one.score_map.shape)
             peaks = [(int(y), int(x))]
         return tuple(self.explain(one, y, x) for y, x in peaks)
-
-
-def _distances(judged: Judgement) -> np.ndarray:
-    assert judged.distances is not None  # SPADE always has a map
-    return judged.distances
 
 
 def _grid_place(

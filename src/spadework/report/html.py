@@ -144,11 +144,11 @@ def _mean(evaluations: Sequence[Evaluation], key: str) -> str:
 
 def _at_threshold(each: Evaluation) -> tuple[str, str]:
     """False alarms and missed defects at the threshold, as counted in this test."""
-    if each.threshold is None:
+    counts = each.counts
+    if counts is None:
         return "no threshold", "no threshold"
-    alarm = each.image_scores > each.threshold
-    good, bad = ~each.image_labels, each.image_labels
-    return f"{int((alarm & good).sum())} of {int(good.sum())}", f"{int((~alarm & bad).sum())} of {int(bad.sum())}"
+    missed = counts["anomalous"] - counts["found"]
+    return f"{counts['false_alarms']} of {counts['normal']}", f"{missed} of {counts['anomalous']}"
 
 
 def _section(index: int, each: Evaluation) -> str:
