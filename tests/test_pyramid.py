@@ -54,7 +54,7 @@ def test_the_comparison_with_pytorch_tells_aligned_corners_apart():
 def test_cached_weights_cannot_be_changed():
     from spadework import pyramid
 
-    for weights in (*pyramid._places(2, 4, "bilinear"), pyramid._band(4, 3)):
+    for weights in (*pyramid.sampling(2, 4, "bilinear"), pyramid._band(4, 3)):
         with pytest.raises(ValueError, match="read-only"):
             weights[0, 0] = 5
 

@@ -24,6 +24,7 @@ errors
 check
 images pyramid ranking calibration
 backbones storage kernels metrics scores
+search_index
 gallery datasets
 correspondence
 prediction

@@ -82,3 +82,15 @@ def _float(value: object, name: str) -> float:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be a number, not {value!r}.") from error
+
+
+def thread_count(threads: int | None) -> int | None:
+    """Return how many threads to use: the argument, else the environment's SPADEWORK_THREADS, else None."""
+    if threads is not None:
+        return positive_int(threads, "threads")
+    text = os.environ.get("SPADEWORK_THREADS", "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"SPADEWORK_THREADS must be a whole number above 0, not {text!r}; correct or unset it")
+    return int(text)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from spadework.errors import InputError
 from spadework.gallery import Gallery
-from spadework.kernels import Kernel, Nearest, get_kernel, merge
+from spadework.kernels import Kernel, Nearest, get_kernel, kernel_name, merge, pruned
 from spadework.pyramid import descriptors, upsample
 
 MATCHINGS = frozenset({"concatenate", "ensemble"})
@@ -47,6 +48,7 @@ def correspond(
     pyramid: str = "concatenate",
     upsampling: str = "bilinear",
     kernel: str = "auto",
+    threads: int | None = None,
 ) -> Correspondence:
     """Find the nearest descriptors of every fine position among all positions of `images`.
 
@@ -59,21 +61,35 @@ def correspond(
             as some re-implementations do (its match is that of the finest level).
         upsampling: how coarser levels reach the fine grid, "bilinear" or "nearest".
         kernel: a name in `spadework.kernels.KERNELS`, or "auto".
+        threads: of the compiled kernel; None for the environment's SPADEWORK_THREADS or all cores.
 
     Raises:
         InputError: `kappa` exceeds the number of descriptors to search, or the levels have other shapes than the gallery's.
     """
     gallery.geometry.check(levels)
     chosen = [int(image) for image in images]
-    search = get_kernel(kernel)
+    name = kernel_name(kernel)
     if pyramid == "ensemble":
-        return _ensemble(levels, gallery, chosen, kappa, search)
-
-    def block(part: list[int]) -> np.ndarray:
-        return gallery.descriptors(part, upsampling=upsampling)
-
-    found = _search(descriptors(levels, upsampling=upsampling), block, chosen, kappa, search)
+        return _ensemble(levels, gallery, chosen, kappa, partial(get_kernel(name), threads=threads))
+    queries = descriptors(levels, upsampling=upsampling)
+    _check_kappa(kappa, len(queries), len(chosen))
+    found = None
+    if name == "pruned":
+        coded, layout, axes = gallery.coded(chosen, upsampling=upsampling)
+        record = np.ascontiguousarray(gallery.geometry.pack(levels), np.float32)
+        found = pruned.search(record, queries, layout, coded, layout, axes, kappa=kappa, threads=threads)
+        name = "blocked"  # where pruning does not pay
+    if found is None:
+        found = _search(
+            queries, lambda part: gallery.descriptors(part, upsampling=upsampling), chosen, kappa, get_kernel(name)
+        )
     return _on_grid(found, gallery.geometry.grid, np.array(chosen))
+
+
+def _check_kappa(kappa: int, positions: int, images: int) -> None:
+    if kappa > positions * images:
+        rule = f"only {positions * images} descriptors are searched ({images} images of {positions} positions)"
+        raise InputError(f"kappa is {kappa}, but {rule}: lower kappa.")
 
 
 def _search(
@@ -81,11 +97,7 @@ def _search(
 ) -> Nearest:
     """Search `images` block by block; indices count rows over all of them in the order given."""
     positions = len(queries)  # test and gallery images have the same grid
-    if kappa > positions * len(images):
-        rule = (
-            f"only {positions * len(images)} descriptors are searched ({len(images)} images of {positions} positions)"
-        )
-        raise InputError(f"kappa is {kappa}, but {rule}: lower kappa.")
+    _check_kappa(kappa, positions, len(images))
     step = max(1, BLOCK_BYTES // (queries.shape[1] * 4 * positions))
     best: Nearest | None = None
     for start in range(0, len(images), step):

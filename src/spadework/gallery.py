@@ -6,6 +6,7 @@ Kept in a model folder (storage.py), `N` images:
     pyramid_checks    (N,) uint32: CRC-32 of each row of `pyramids`, checked when the row is first read
     globals           (N, D) float32: global vectors
     thumbnails        (bytes,) uint8: JPEG pictures one after another
+    codes, ...        prepared for the search: see search_index.py
     entries           (bytes,) uint8: one JSON line an image: name, size [H, W], thumbnail [start, end, CRC-32], sha256 of shape and pixels
 Only the global vectors and the entries are held in memory. Rows of `pyramids` are mapped while they are used and let go, so memory does
 not grow with N, nor with the number of inspections.
@@ -17,13 +18,18 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
 
 from spadework.errors import ModelError
 from spadework.images import pixel_hash, shrink
+from spadework.kernels.axes import Axes
+from spadework.kernels.codes import Layout
+from spadework.kernels.pruned import Coded
 from spadework.pyramid import Geometry, Pyramid, descriptors
+from spadework.search_index import LEARN_FROM, SearchIndex
 from spadework.storage import ModelFolder
 
 STORAGE_TYPES = {"float32": "<f4", "float16": "<f2"}
@@ -60,9 +66,15 @@ class Gallery:
 
     @classmethod
     def create(
-        cls, folder: ModelFolder, first: Pyramid, *, storage: str = "float32", thumbnail_side: int = 320
+        cls,
+        folder: ModelFolder,
+        first: Pyramid,
+        *,
+        storage: str = "float32",
+        thumbnail_side: int = 320,
+        codes: str | None = "bilinear",
     ) -> Gallery:
-        """Lay out an empty gallery for pyramids shaped like `first`."""
+        """Lay out an empty gallery for pyramids shaped like `first`, with a search index for this upsampling, or with none."""
         shapes = [list(level.shape) for level in first.levels]
         folder.header["gallery"] = {"shapes": shapes, "thumbnail_side": thumbnail_side}
         geometry = Geometry(tuple((h, w, c) for h, w, c in shapes))
@@ -71,6 +83,8 @@ class Gallery:
         folder.add_array("globals", "<f4", first.global_vector.shape)
         folder.add_array("thumbnails", "|u1", (), checked=False)
         folder.add_array("entries", "|u1", ())
+        if codes is not None:
+            SearchIndex.declare(folder, geometry, codes)
         return cls(folder)
 
     def _load(self) -> None:
@@ -78,6 +92,7 @@ class Gallery:
         self._checks = np.array(self.folder.read("pyramid_checks"))
         self.entries = [Entry.from_json(line) for line in self.folder.read("entries").tobytes().splitlines()]
         self._checked = np.zeros(len(self._checks), bool)
+        self._indices: dict[str, SearchIndex] = {}
         counts = {self.folder.rows("pyramids"), len(self.globals), len(self._checks), len(self.entries)}
         if len(counts) != 1:
             raise ModelError(
@@ -112,6 +127,22 @@ class Gallery:
         self.folder.append("globals", pyramid.global_vector[None])
         self.folder.append("thumbnails", thumbnail)
         self.folder.append("entries", line)
+        self._extend_index(least=LEARN_FROM)
+
+    def complete(self) -> None:
+        """Prepare for the search what was appended; to be called before the folder is committed."""
+        self._extend_index(least=1)
+
+    def _extend_index(self, *, least: int) -> None:
+        codes = self.folder.header["gallery"].get("codes")
+        if codes is not None:
+            self.index(codes["upsampling"]).extend(least=least)
+
+    def index(self, upsampling: str) -> SearchIndex:
+        """Return the search index for an upsampling: the stored one, or one that is made as it is needed."""
+        if upsampling not in self._indices:
+            self._indices[upsampling] = SearchIndex(self.folder, self.geometry, upsampling=upsampling)
+        return self._indices[upsampling]
 
     def _as_stored(self, record: np.ndarray, dtype: np.dtype[np.generic], name: str) -> np.ndarray:
         if dtype.itemsize == 2 and float(np.abs(record).max()) > FLOAT16_MAX:
@@ -151,8 +182,27 @@ class Gallery:
         order = chosen[np.lexsort((chosen, distances[chosen]))][:k]
         return order, distances[order]
 
+    def coded(self, images: Sequence[int], *, upsampling: str) -> tuple[list[Coded], Layout, Axes]:
+        """Return images ready for `kernels.pruned.search`, their layout and axes.
+
+        Raises:
+            ModelError: a row is damaged.
+        """
+        index = self.index(upsampling)
+        coded = index.coded(images, self.record)
+        assert index.axes is not None  # learnt by now
+        return coded, index.layout, index.axes
+
     def levels(self, image: int) -> tuple[np.ndarray, ...]:
         """Return one image's level maps as stored, mapped; checked against damage at the first reading.
+
+        Raises:
+            ModelError: the row is damaged.
+        """
+        return self.geometry.unpack(self.record(image))
+
+    def record(self, image: int) -> np.ndarray:
+        """Return one image's level maps as one flat row, as stored, mapped; checked against damage at the first reading.
 
         Raises:
             ModelError: the row is damaged.
@@ -163,7 +213,7 @@ class Gallery:
                 where = f"{self.folder.path}: the features of image {image} ({self.entries[image].name})"
                 raise ModelError(f"{where} are damaged (checksum differs). Restore the model or fit again.")
             self._checked[image] = True
-        return self.geometry.unpack(record)
+        return cast("np.ndarray", record)
 
     def descriptors(self, images: Sequence[int], *, upsampling: str) -> np.ndarray:
         """Return the joint descriptors of these images, one after another: float32 (len(images) * H * W, C)."""
@@ -187,6 +237,9 @@ class Gallery:
         for image in range(len(self)):
             self.levels(image)
             self.thumbnail(image)
+        codes = self.folder.header["gallery"].get("codes")
+        if codes is not None:
+            self.index(codes["upsampling"]).verify()
 
 
 def _encode(image: np.ndarray) -> np.ndarray:

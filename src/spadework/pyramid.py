@@ -125,8 +125,8 @@ def upsample(level: np.ndarray, height: int, width: int, *, upsampling: str = "b
         return level
     # Two gathers and a blend for each axis: no matrix product, whose threads get in each other's way on a busy machine
     # (measured there: 11 ms against 0.3 ms for one level of the embedded network).
-    tall = _blend(level, _places(level.shape[0], height, upsampling), axis=0)  # (height, w, C)
-    return _blend(tall, _places(level.shape[1], width, upsampling), axis=1)  # (height, width, C)
+    tall = _blend(level, sampling(level.shape[0], height, upsampling), axis=0)  # (height, w, C)
+    return _blend(tall, sampling(level.shape[1], width, upsampling), axis=1)  # (height, width, C)
 
 
 def _blend(level: np.ndarray, places: tuple[np.ndarray, np.ndarray, np.ndarray], *, axis: int) -> np.ndarray:
@@ -139,7 +139,7 @@ def _blend(level: np.ndarray, places: tuple[np.ndarray, np.ndarray, np.ndarray],
 
 
 @lru_cache(maxsize=64)
-def _places(size: int, target: int, upsampling: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def sampling(size: int, target: int, upsampling: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each target index: the two source indices it lies between, and the share of the second, float32."""
     index = np.arange(target)
     if upsampling == "nearest":

@@ -82,7 +82,7 @@ class Backbone:
         self.path = Path(path)
         self.name = str(path) if name is None else name
         self.hash = _hash_alone(self.path) if sha256 is None else sha256
-        self._session = _open_session(self.path, _thread_count(threads))
+        self._session = _open_session(self.path, check.thread_count(threads) or 0)  # 0: one a physical core
         stated: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._input, self.fixed_size = _check_input(self._session, self.path)
         self.mean, self.std, self.notes = _normalisation(stated, self.path)
@@ -231,18 +231,6 @@ def _hash_alone(path: Path) -> str:
                 "file (torch.onnx.export(..., external_data=False), or onnx.save(onnx.load(FILE), NEW))"
             )
     return found
-
-
-def _thread_count(threads: int | None) -> int:
-    """The argument, else SPADEWORK_THREADS, else 0, which leaves it to the runtime (one thread a physical core)."""
-    if threads is None:
-        text = os.environ.get("SPADEWORK_THREADS", "").strip()
-        if not text:
-            return 0
-        if not text.isdecimal() or int(text) < 1:
-            raise InputError(f"SPADEWORK_THREADS must be a whole number above 0, not {text!r}; correct or unset it")
-        return int(text)
-    return check.positive_int(threads, "threads")
 
 
 def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -22,7 +22,7 @@ from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture, View
-from spadework.kernels import KERNELS
+from spadework.kernels import KERNELS, kernel_name
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import UPSAMPLINGS, Pyramid, build
 from spadework.storage import ModelFolder
@@ -82,8 +82,8 @@ class Spade(Detector):
         max_false_alarms: the share of normal pictures that may be called anomalous.
         calibration_images: at most this many normal images are left out in turn to set the threshold; 0 for no threshold.
         storage: "float32", or "float16" for half the room.
-        kernel: "auto", "blocked" or "reference".
-        threads: of the network; None for the environment's SPADEWORK_THREADS or all cores.
+        kernel: "auto", "pruned" (compiled), "blocked" or "reference".
+        threads: of the network and of the search; None for the environment's SPADEWORK_THREADS or all cores.
         seed: of the draw of calibration images.
 
     Example:
@@ -229,8 +229,15 @@ class Spade(Detector):
         for seen in normal:
             assert seen.pyramid is not None  # needs == "pyramid"
             if gallery is None:
-                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage)
+                codes = self.upsampling if self._prunes() else None
+                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage, codes=codes)
             gallery.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
+        if gallery is not None:
+            gallery.complete()
+
+    def _prunes(self) -> bool:
+        """Whether searches use the kernel that wants a search index."""
+        return self.pyramid == "concatenate" and kernel_name(self.kernel) == "pruned"
 
     def _open(self, folder: ModelFolder) -> None:
         self.gallery_ = Gallery(folder)
@@ -261,6 +268,7 @@ class Spade(Detector):
                 for seen in self._see_normal(pictures, folder, bad_files, progress, "appending"):
                     assert seen.pyramid is not None  # needs == "pyramid"
                     self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
+                self.gallery_.complete()
                 if self.image_score == "nearest-images":
                     grown = Gallery(folder)
                     folder.replace("normal_scores", self._vector_scores(grown, self._left_out(grown)))
@@ -286,6 +294,7 @@ class Spade(Detector):
             pyramid=self.pyramid,
             upsampling=self.upsampling,
             kernel=self.kernel,
+            threads=self.threads,
         )
         names = [self.gallery_.entries[index].name for index in images[:5]]
         nearest = tuple(zip(names, (float(d) for d in distances), strict=False))

@@ -11,13 +11,13 @@ whatever lies within it. A compiled kernel takes its place here, in KERNELS, bef
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from importlib import import_module
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from spadework.check import one_of
+from spadework import check
 
 
 class Nearest(NamedTuple):
@@ -30,21 +30,35 @@ class Nearest(NamedTuple):
 class Kernel(Protocol):
     """What every kernel is."""
 
-    def __call__(self, queries: np.ndarray, gallery: np.ndarray, *, kappa: int) -> Nearest:
+    def __call__(self, queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: int | None = None) -> Nearest:
         """Search; see the package docstring."""
 
 
 # Fastest first; the first usable one is the default.
-KERNELS = {"blocked": "spadework.kernels.blocked", "reference": "spadework.kernels.reference"}
+KERNELS = {
+    "pruned": "spadework.kernels.pruned",
+    "blocked": "spadework.kernels.blocked",
+    "reference": "spadework.kernels.reference",
+}
 
 
 def get_kernel(name: str = "auto") -> Kernel:
     """Return a kernel by name; "auto" is the fastest that is usable here."""
-    if name == "auto":
-        name = next(key for key, module in KERNELS.items() if import_module(module).is_usable())
-    module = import_module(KERNELS[one_of(name, "kernel", KERNELS)])
-    nearest: Callable[..., Nearest] = module.nearest
+    nearest: Kernel = import_module(KERNELS[kernel_name(name)]).nearest
     return nearest
+
+
+def kernel_name(name: str = "auto") -> str:
+    """Return which kernel `name` means here; "auto" is the fastest that is usable."""
+    if name == "auto":
+        return next(key for key, module in KERNELS.items() if import_module(module).is_usable())
+    return check.one_of(name, "kernel", KERNELS)
+
+
+def thread_count(threads: int | None) -> int:
+    """Return how many threads to search with: as given, or SPADEWORK_THREADS, or one for each core this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return check.thread_count(threads) or cores
 
 
 def merge(best: Nearest | None, new: Nearest, *, kappa: int) -> Nearest:

@@ -26,8 +26,8 @@ def is_usable() -> bool:
     return True
 
 
-def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int) -> Nearest:
-    """Return the `kappa` nearest rows of `gallery` for each query; see the package docstring."""
+def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: int | None = None) -> Nearest:
+    """Return the `kappa` nearest rows of `gallery` for each query; see the package docstring. `threads`: BLAS has its own."""
     step = max(1, BLOCK_NUMBERS // len(queries))
     best: Nearest | None = None
     for start in range(0, len(gallery), step):

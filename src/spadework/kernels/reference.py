@@ -12,8 +12,8 @@ def is_usable() -> bool:
     return True
 
 
-def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int) -> Nearest:
-    """Return the `kappa` nearest rows of `gallery` for each query; see the package docstring."""
+def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: int | None = None) -> Nearest:
+    """Return the `kappa` nearest rows of `gallery` for each query; see the package docstring. `threads`: one."""
     rows = gallery.astype(np.float64)
     distances = np.empty((len(queries), kappa), np.float64)
     indices = np.empty((len(queries), kappa), np.int64)

@@ -1,0 +1,75 @@
+"""Principal axes: few coordinates that tell most descriptors apart.
+
+Any orthonormal axes give true bounds; good ones give sharp bounds. So the axes may be learnt from a sample, by a randomised method, and stay
+valid for images that come later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spadework.kernels.codes import RADIUS, Layout
+
+SAMPLE = 4096  # descriptors that axes are learnt from
+ROUNDS = 2  # of subspace iteration
+EXTRA = 16  # directions followed besides those wanted: they make the last wanted ones sharper
+HEADROOM = 1.25  # between the largest usual norm and the codes' range
+USUAL = 0.999  # the share of descriptors that is usual; the others are drawn in to the range (codes.py)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """mean: float64 (C,). directions: float64 (C, n), orthonormal, padded with zeros. scale: code units a unit of distance.
+
+    spread: mean squared distance of the sample from its mean. rest: of that, the share outside the axes.
+    """
+
+    mean: np.ndarray
+    directions: np.ndarray
+    scale: float
+    spread: float
+    rest: float
+
+    def to_rows(self) -> np.ndarray:
+        """Return all of it as float64 (n + 2, C): the mean, the directions, the numbers."""
+        numbers = np.zeros((1, len(self.mean)))
+        numbers[0, :3] = self.scale, self.spread, self.rest
+        return np.concatenate([self.mean[None], self.directions.T, numbers])
+
+
+def learn_axes(sample: np.ndarray, layout: Layout, *, seed: int = 0) -> Axes:
+    """Learn the axes that a layout needs from descriptors float32 (n, C)."""
+    rows = sample.astype(np.float64)
+    mean = rows.mean(axis=0)
+    rows -= mean
+    squares = np.einsum("ij,ij->i", rows, rows)
+    spread = float(squares.mean())
+    usual = float(np.sqrt(np.quantile(squares, USUAL))) * HEADROOM
+    directions = np.zeros((rows.shape[1], layout.axes))
+    found = _principal(rows, layout.axes, seed) if spread > 0 else np.zeros((rows.shape[1], 0))
+    directions[:, : found.shape[1]] = found
+    kept = rows @ directions
+    rest = max(0.0, 1.0 - float(np.einsum("ij,ij->", kept, kept)) / (spread * len(rows))) if spread > 0 else 0.0
+    return Axes(mean, directions, RADIUS / usual if usual > 0 else 1.0, spread, rest)
+
+
+def from_rows(rows: np.ndarray) -> Axes:
+    """The inverse of `Axes.to_rows`."""
+    scale, spread, rest = (float(number) for number in rows[-1, :3])
+    return Axes(rows[0].copy(), np.ascontiguousarray(rows[1:-1].T), scale, spread, rest)
+
+
+def _principal(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Orthonormal float64 (C, at most `count`), the directions of largest spread first."""
+    n, channels = rows.shape
+    count = min(count, channels, n)
+    narrow = rows.astype(np.float32) / np.float32(np.abs(rows).max())  # products in float32 lose sharpness, not truth
+    basis = np.random.default_rng(seed).standard_normal((channels, min(count + EXTRA, channels, n))).astype(np.float32)
+    for _ in range(ROUNDS):
+        basis, _ = np.linalg.qr(narrow.T @ (narrow @ basis))
+    inside = (narrow @ basis).astype(np.float64)
+    _, turns = np.linalg.eigh(inside.T @ inside)
+    turned = basis.astype(np.float64) @ turns[:, ::-1][:, :count]
+    return np.asarray(np.linalg.qr(turned)[0])  # orthonormal to float64, which the bounds rely on

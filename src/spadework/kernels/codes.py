@@ -1,0 +1,295 @@
+"""Codes: descriptors as short rows of int16, from which distances are bounded from below.
+
+A descriptor, less a mean, has coordinates on principal axes, and a rest outside them of which only the norm is kept. As the axes are
+orthonormal, the distance in coordinates, with the rest's norm as one more, is at most the distance of the descriptors. Bounds look at
+four depths, each sharper than the one before:
+    near   15 axes + rest    16 codes, read for every pair
+    mid    30 axes + rest    16 more, the near rest left out
+    far   125 axes + rest    96 more
+    deep  252 axes + rest   128 more, for descriptors of more than DEEP_FROM channels
+Coordinates are scaled to int16 and rounded. What rounding moves, E, is known, and is added to the distance that is looked for.
+All codes lie in a ball of RADIUS: what lies outside is drawn in to its surface. Drawing in to a ball brings no two points farther apart
+(it is a projection onto a convex set), so the bounds hold for any outlier; and as |x.y| <= RADIUS^2 < 2^30, no sum leaves int32.
+
+Levels are brought to their axes on their own grids and then upsampled, which is linear, so that few products are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spadework.pyramid import Geometry, sampling
+
+if TYPE_CHECKING:
+    from spadework.kernels.axes import Axes
+
+RADIUS = 32_000.0
+LANES = 16
+DEEP_FROM = 512  # channels: measured with 336 the 128 further codes cost the room they take and save little
+PARTS = ("near", "near_halves", "mid", "mid_halves", "far", "far_steps", "deep", "deep_steps", "copies")
+NUMBERS = 8  # float64 at the head of a row: errors at four depths, largest norm, mean square, mean rest, unused
+NO_LANE = 2**31 - 1  # half a squared norm that no limit reaches
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How pyramids of given shapes are coded: the order of lanes, the parts of a row, how levels are sampled.
+
+    shapes: (H_l, W_l, C_l), the fine grid first. upsampling: "bilinear" or "nearest".
+    """
+
+    shapes: tuple[tuple[int, int, int], ...]
+    upsampling: str = "bilinear"
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) of the fine grid."""
+        return self.shapes[0][:2]
+
+    @property
+    def positions(self) -> int:
+        """H * W."""
+        return self.shapes[0][0] * self.shapes[0][1]
+
+    @property
+    def channels(self) -> int:
+        """C, of a joint descriptor."""
+        return sum(shape[2] for shape in self.shapes)
+
+    @property
+    def depths(self) -> int:
+        """How many depths there are."""
+        return 4 if self.channels > DEEP_FROM else 3
+
+    @property
+    def axes(self) -> int:
+        """How many axes are used."""
+        return 252 if self.depths == 4 else 125
+
+    @property
+    def width(self) -> int:
+        """Codes of a position."""
+        return 256 if self.depths == 4 else 128
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The position of each lane, int32, -1 where there is none: sixteen neighbours, 4 x 4 where the grid is that large."""
+        height, width = self.grid
+        side = (4, 4) if height >= 4 else (1, LANES)
+        rows, columns = -(-height // side[0]), -(-width // side[1])
+        padded = np.full((rows * side[0], columns * side[1]), -1, np.int32)
+        padded[:height, :width] = np.arange(self.positions, dtype=np.int32).reshape(height, width)
+        blocks = padded.reshape(rows, side[0], columns, side[1]).transpose(0, 2, 1, 3)
+        return np.ascontiguousarray(blocks.reshape(-1))
+
+    @property
+    def groups(self) -> int:
+        """Groups of sixteen lanes."""
+        return len(self.order) // LANES
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """Where the PARTS of a row begin, in bytes, and its length: int64 (10,)."""
+        lanes, deep = len(self.order), self.depths == 4
+        sizes = [32 * lanes, 4 * lanes, 32 * lanes, 4 * lanes, 192 * lanes, 4 * lanes]
+        sizes += [256 * lanes * deep, 4 * lanes * deep, 4 * lanes]
+        return np.cumsum([8 * NUMBERS, *sizes], dtype=np.int64)
+
+    @cached_property
+    def geometry(self) -> np.ndarray:
+        """For each level: where it begins in a record, its width, its channels, where its rows of coordinates begin. int64 (L, 4)."""
+        out, record, row = [], 0, 0
+        for height, width, channels in self.shapes:
+            out.append((record, width, channels, row))
+            record, row = record + height * width * channels, row + height * width
+        return np.array(out, np.int64)
+
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each level, axis and index of the fine grid: two source indices, int64 (L, 2, 2, n), and the second's share, float32."""
+        longest = max(self.grid)
+        places = np.zeros((len(self.shapes), 2, 2, longest), np.int64)
+        shares = np.zeros((len(self.shapes), 2, longest), np.float32)
+        for level, shape in enumerate(self.shapes):
+            for axis in (0, 1):
+                low, high, share = sampling(shape[axis], self.grid[axis], self.upsampling)
+                places[level, axis, :, : self.grid[axis]] = low, high
+                shares[level, axis, : self.grid[axis]] = share
+        return places, shares
+
+
+@lru_cache(maxsize=16)
+def layout_of(shapes: tuple[tuple[int, int, int], ...], upsampling: str = "bilinear") -> Layout:
+    """Return the one layout of these shapes: its tables are made once."""
+    return Layout(shapes, upsampling)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Codes of all fine positions of an image.
+
+    codes: int16 (P, width). halves: int32 (P, depths), half the squared norm of the codes at each depth, rounded down.
+    errors: float64 (P, depths), how far rounding moved each. largest: a bound of the norms of its descriptors.
+    """
+
+    codes: np.ndarray
+    halves: np.ndarray
+    errors: np.ndarray
+    largest: float
+
+
+def encode(
+    record: np.ndarray, layout: Layout, axes: Axes, *, pool: ThreadPoolExecutor | None = None, threads: int = 1
+) -> Encoded:
+    """Code an image's record, float32 (length,)."""
+    from spadework.kernels import encoding
+
+    count, record = layout.positions, np.ascontiguousarray(record, np.float32)
+    projected = np.empty((sum(height * width for height, width, _ in layout.shapes), layout.axes))
+    largest, first = 0.0, 0
+    for (height, width, channels), (start, _, _, row) in zip(layout.shapes, layout.geometry.tolist(), strict=True):
+        address, n = record.ctypes.data + 4 * start, height * width
+        directions, out = axes.directions[first : first + channels], projected[row : row + n]
+        _shared(n, threads, pool, partial(encoding.project, address, directions, out))
+        largest += encoding.largest_square(address, n, channels)
+        first += channels
+    codes = np.empty((count, layout.width), np.int16)
+    halves, errors = np.empty((count, layout.depths), np.int32), np.empty((count, layout.depths))
+    places, shares = layout.places
+    middle = axes.mean @ axes.directions
+
+    def code(a: int, b: int) -> None:
+        encoding.encode(
+            record.ctypes.data,
+            len(record),
+            projected,
+            layout.geometry,
+            places,
+            shares,
+            axes.mean,
+            middle,
+            axes.scale,
+            RADIUS,
+            layout.grid[1],
+            a,
+            b,
+            codes,
+            halves,
+            errors,
+        )
+
+    _shared(count, threads, pool, code)
+    return Encoded(codes, halves, errors, float(np.sqrt(largest)))
+
+
+def _shared(count: int, threads: int, pool: ThreadPoolExecutor | None, work: Callable[[int, int], None]) -> None:
+    """Do `work(first, last)` for `count` items, in strips, one a thread."""
+    if pool is None or threads == 1:
+        work(0, count)
+        return
+    edges = [count * t // threads for t in range(threads + 1)]
+    list(pool.map(work, edges[:-1], edges[1:]))
+
+
+def to_row(record: np.ndarray, encoded: Encoded, layout: Layout, axes: Axes) -> np.ndarray:
+    """Lay an image's codes out for the scan: uint8 (layout.offsets[-1],)."""
+    order, offsets = layout.order, layout.offsets
+    there, take = order >= 0, np.maximum(order, 0)
+    row = np.zeros(offsets[-1], np.uint8)
+    numbers = row[: 8 * NUMBERS].view(np.float64)
+    numbers[: layout.depths] = encoded.errors.max(axis=0)
+    numbers[4] = encoded.largest
+    rest = encoded.codes[:, -1].astype(np.float64)
+    numbers[5:7] = 2.0 * float(encoded.halves[:, -1].mean()), float((rest * rest).mean())
+
+    def part(name: str, kind: type) -> np.ndarray:
+        place = PARTS.index(name)
+        return row[offsets[place] : offsets[place + 1]].view(kind)
+
+    codes = encoded.codes[take]
+    codes[~there] = 0
+    halves = np.where(there[:, None], encoded.halves[take], NO_LANE).astype(np.int32)
+    for name, first in (("near", 0), ("mid", 16)):
+        pairs = codes[:, first : first + 16].reshape(-1, LANES, 8, 2)  # (groups, lanes, pairs, 2)
+        part(name, np.int16)[:] = pairs.transpose(0, 2, 1, 3).reshape(-1)
+    part("near_halves", np.int32)[:] = halves[:, 0]
+    part("mid_halves", np.int32)[:] = halves[:, 1]
+    part("far", np.int16)[:] = codes[:, 32:128].reshape(-1)
+    part("far_steps", np.int32)[:] = np.where(there, halves[:, 2] - halves[:, 1], 0)
+    if layout.depths == 4:
+        part("deep", np.int16)[:] = codes[:, 128:].reshape(-1)
+        part("deep_steps", np.int32)[:] = np.where(there, halves[:, 3] - halves[:, 2], 0)
+    part("copies", np.int32)[:] = _copies(record, encoded.codes, layout)[take]
+    return row
+
+
+def mean_squares(row: np.ndarray) -> tuple[float, float]:
+    """Of an image's codes, in a row: the mean squared norm, and that of what lies outside the axes."""
+    whole, rest = row[: 8 * NUMBERS].view(np.float64)[5:7]
+    return float(whole), float(rest)
+
+
+def _copies(record: np.ndarray, codes: np.ndarray, layout: Layout) -> np.ndarray:
+    """How many earlier positions have the very same descriptor: plain backgrounds give thousands, and kappa of them stand for all."""
+    ranks = np.zeros(len(codes), np.int32)
+    mixed = codes.view(np.int64) @ _mixers(codes.shape[1] // 4)  # equal rows have equal sums
+    _, group, counts = np.unique(mixed, return_inverse=True, return_counts=True)
+    suspects = np.flatnonzero(counts[group] > 1)
+    if not len(suspects):
+        return ranks
+    rows = _descriptors_at(record, layout, suspects)
+    keys = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
+    _, own = np.unique(keys, return_inverse=True)
+    order = np.argsort(own, kind="stable")
+    ranks[suspects[order]] = np.arange(len(order)) - np.searchsorted(own[order], own[order])
+    return ranks
+
+
+@lru_cache(maxsize=4)
+def _mixers(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(1, 2**62, count) * 2 + 1
+
+
+def _descriptors_at(record: np.ndarray, layout: Layout, positions: np.ndarray) -> np.ndarray:
+    from spadework.pyramid import descriptors
+
+    levels: Sequence[np.ndarray] = Geometry(layout.shapes).unpack(record)
+    if len(levels) == 1:
+        return np.ascontiguousarray(levels[0].reshape(layout.positions, -1)[positions])
+    return np.ascontiguousarray(descriptors(levels, upsampling=layout.upsampling)[positions])
+
+
+class QueryCodes:
+    """An image's own codes, as the scan reads them.
+
+    codes: int16 (Q, 272): near; near without its rest, mid; far; deep. squares, errors: float64 (Q, depths). largest: see Encoded.
+    """
+
+    def __init__(self, encoded: Encoded, layout: Layout) -> None:
+        codes = encoded.codes
+        self.codes = np.zeros((len(codes), 272), np.int16)
+        self.codes[:, :16] = codes[:, :16]
+        self.codes[:, 16:31] = codes[:, :15]
+        self.codes[:, 32 : 32 + layout.width - 16] = codes[:, 16:]
+        self.squares = _squares(codes, layout.depths)
+        self.errors = np.ascontiguousarray(encoded.errors)
+        self.largest = encoded.largest
+
+
+def _squares(codes: np.ndarray, depths: int) -> np.ndarray:
+    """Squared norm of the codes at each depth: the axes so far and the rest at that depth."""
+    squares = codes.astype(np.float64) ** 2
+    edges = (16, 32, 128, 256)[:depths]
+    so_far = np.zeros(len(codes))
+    out, first = np.empty((len(codes), depths)), 0
+    for depth, edge in enumerate(edges):
+        so_far = so_far + squares[:, first : edge - 1].sum(axis=1)
+        out[:, depth] = so_far + squares[:, edge - 1]
+        first = edge
+    return out

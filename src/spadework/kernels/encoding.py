@@ -1,0 +1,179 @@
+"""Compiled: the codes of an image's positions from its levels. codes.py says what they mean."""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+from spadework.kernels.compile import compiled
+from spadework.kernels.vectors import pointer
+
+
+@compiled("void(float32[:, ::1], float64[:, ::1], float64[:, ::1], int64, int64)", reorder=True)
+def _project_few(level: np.ndarray, axes: np.ndarray, out: np.ndarray, first: int, last: int) -> None:
+    for r in range(first, last):
+        out[r] = 0.0
+        for c in range(level.shape[1]):
+            a = np.float64(level[r, c])
+            for j in range(axes.shape[1]):
+                out[r, j] += a * axes[c, j]
+
+
+@compiled("void(int64, float64[:, ::1], float64[:, ::1], int64, int64)", reorder=True)
+def project(address: int, axes: np.ndarray, out: np.ndarray, first: int, last: int) -> None:
+    """Rows `first` to `last` of a level (n, C) float32 at an address times axes (C, K), float64: four rows at a time.
+
+    Not a BLAS product: its threads go on spinning for tens of milliseconds and take a core from the scan that follows.
+    """
+    channels, k = axes.shape
+    level = numba.carray(pointer(address), (out.shape[0], channels), np.float32)
+    for start in range(first, last, 4):
+        r = max(first, min(start, last - 4))  # the last four may overlap those before
+        if last - first < 4:
+            _project_few(level, axes, out, first, last)
+            return
+        o0, o1, o2, o3 = out[r], out[r + 1], out[r + 2], out[r + 3]
+        l0, l1, l2, l3 = level[r], level[r + 1], level[r + 2], level[r + 3]
+        for j in range(k):
+            o0[j] = o1[j] = o2[j] = o3[j] = 0.0
+        for c in range(0, channels, 2):
+            d = c + 1 if c + 1 < channels else c
+            x, y = axes[c], axes[d]
+            more = np.float64(1.0 if d > c else 0.0)
+            a0, a1, a2, a3 = np.float64(l0[c]), np.float64(l1[c]), np.float64(l2[c]), np.float64(l3[c])
+            b0, b1, b2, b3 = more * l0[d], more * l1[d], more * l2[d], more * l3[d]
+            for j in range(k):
+                u, v = x[j], y[j]
+                o0[j] += a0 * u + b0 * v
+                o1[j] += a1 * u + b1 * v
+                o2[j] += a2 * u + b2 * v
+                o3[j] += a3 * u + b3 * v
+
+
+@compiled("float64(int64, int64, int64)", reorder=True)
+def largest_square(address: int, rows: int, channels: int) -> float:
+    """The largest squared norm of the rows of a level, float32, at an address."""
+    largest = 0.0
+    level = numba.carray(pointer(address), (rows, channels), np.float32)
+    for row in level:
+        total = 0.0
+        for i in range(row.shape[0]):
+            total += np.float64(row[i]) * np.float64(row[i])
+        largest = max(largest, total)
+    return largest
+
+
+@compiled(
+    "float64(float32[::1], float32[::1], float32[::1], float32[::1], float64, float64, float64[::1])", reorder=True
+)
+def _centred_square(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, down: float, right: float, mean: np.ndarray
+) -> float:
+    """Squared distance from the mean of the feature between four corners: a above b, c and d right of them."""
+    wa, wb, wc, wd = (1 - down) * (1 - right), down * (1 - right), (1 - down) * right, down * right
+    total = 0.0
+    for i in range(mean.shape[0]):
+        t = wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i] - mean[i]
+        total += t * t
+    return total
+
+
+@compiled("void(float64[::1], float64[::1], float64[::1], float64[::1], float64, float64, float64[::1])", reorder=True)
+def _add_between(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, down: float, right: float, out: np.ndarray
+) -> None:
+    wa, wb, wc, wd = (1 - down) * (1 - right), down * (1 - right), (1 - down) * right, down * right
+    for i in range(out.shape[0]):
+        out[i] += wa * a[i] + wb * b[i] + wc * c[i] + wd * d[i]
+
+
+@compiled("float64(float64[::1], int16[::1], int64, float64, int64, float64, float64[::1])", reorder=True)
+def _quantise(
+    x: np.ndarray, codes: np.ndarray, first: int, factor: float, place: int, square: float, sums: np.ndarray
+) -> float:
+    """Codes of the axes from `first` on that fill `codes`, all but the last; returns half the squared norm of all codes so far."""
+    error, length, integers = sums[0], sums[1], sums[2]
+    for i in range(codes.shape[0] - 1):
+        value = factor * x[first + i]
+        code = np.rint(value)
+        codes[i] = np.int16(code)
+        error += (value - code) * (value - code)
+        length += value * value
+        integers += code * code
+    sums[0], sums[1], sums[2] = error, length, integers
+    rest = math.sqrt(max(square - length, 0.0))  # the norm of what lies outside these axes
+    code = np.rint(rest)
+    codes[codes.shape[0] - 1] = np.int16(code)
+    sums[3] = math.sqrt(error + (rest - code) * (rest - code))
+    return float(np.floor((integers + code * code) / 2))
+
+
+@compiled(
+    "void(int64, int64, float64[:, ::1], int64[:, ::1], int64[:, :, :, ::1], float32[:, :, ::1], float64[::1], float64[::1],"
+    " float64, float64, int64, int64, int64, int16[:, ::1], int32[:, ::1], float64[:, ::1])"
+)
+def encode(
+    address: int,
+    length: int,
+    projected: np.ndarray,
+    geometry: np.ndarray,
+    places: np.ndarray,
+    shares: np.ndarray,
+    mean: np.ndarray,
+    mean_coordinates: np.ndarray,
+    scale: float,
+    radius: float,
+    width: int,
+    first: int,
+    last: int,
+    codes: np.ndarray,
+    halves: np.ndarray,
+    errors: np.ndarray,
+) -> None:
+    """Codes of the fine positions `first` to `last`; see codes.encode."""
+    record = numba.carray(pointer(address), length, np.float32)
+    x = np.empty(projected.shape[1], np.float64)
+    sums = np.empty(4, np.float64)
+    for p in range(first, last):
+        row, column = p // width, p % width
+        x[:] = -mean_coordinates
+        square, start = 0.0, 0
+        for level in range(geometry.shape[0]):
+            offset, w, c, above = geometry[level, 0], geometry[level, 1], geometry[level, 2], geometry[level, 3]
+            y0, y1, down = places[level, 0, 0, row], places[level, 0, 1, row], np.float64(shares[level, 0, row])
+            x0, x1, right = (
+                places[level, 1, 0, column],
+                places[level, 1, 1, column],
+                np.float64(shares[level, 1, column]),
+            )
+            i, j, k, m = y0 * w + x0, y1 * w + x0, y0 * w + x1, y1 * w + x1
+            _add_between(
+                projected[above + i], projected[above + j], projected[above + k], projected[above + m], down, right, x
+            )
+            square += _centred_square(
+                record[offset + i * c : offset + i * c + c],
+                record[offset + j * c : offset + j * c + c],
+                record[offset + k * c : offset + k * c + c],
+                record[offset + m * c : offset + m * c + c],
+                down,
+                right,
+                mean[start : start + c],
+            )
+            start += c
+        factor = scale
+        if square * scale * scale > radius * radius:
+            factor = radius / math.sqrt(square)
+        square *= factor * factor
+        sums[:] = 0.0
+        own = codes[p]
+        depths = (own[0:16], own[16:32], own[32:128], own[128:256])
+        axis = 0
+        for depth in range(4):
+            part = depths[depth]
+            if part.shape[0] == 0:
+                break
+            halves[p, depth] = np.int32(_quantise(x, part, axis, factor, depth, square, sums))
+            errors[p, depth] = sums[3]
+            axis += part.shape[0] - 1

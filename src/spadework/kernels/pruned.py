@@ -1,0 +1,282 @@
+"""Nearest descriptors by compiled, exact pruning: most pairs are excluded by a few codes, the rest by their true distance.
+
+A pair of descriptors whose codes (codes.py) lie farther apart than S (d + rounding) + E_q + E_g code units is farther apart than d: S is
+the scale, E what quantising moved, and `rounding` covers that codes are made of exactly interpolated levels, but descriptors of
+interpolated levels rounded to float32 at each step: a descriptor is off by less than 16 u of the largest norm M among its corners
+(u = 2^-24; three blends, of three rounded operations each), a pair by less than 16 u (M_q + M_g); ROUNDING takes twice that, which also
+covers float64 rounding in coordinates. With d the kappa-th nearest distance so far, nothing nearer is ever excluded, nor a tie.
+
+What is compared is half the squared norm less the dot product, in integers: ||q - g||^2 = ||q||^2 + 2 (||g||^2 / 2 - q.g).
+
+The order of work makes d small early: every fourth position in both directions first, then every second, then all; each starts from
+what its neighbours found, moved along. One gallery image after the other is scanned by blocks of queries, in strips, one a thread.
+
+Where nothing can be pruned (noise without structure) the scan's count of its own work says so early, and `blocked` takes over.
+Measured shares and times: docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from sys import byteorder
+
+import numpy as np
+
+from spadework.kernels import Nearest, blocked, thread_count
+from spadework.kernels.axes import SAMPLE, Axes, learn_axes
+from spadework.kernels.codes import NUMBERS, Layout, QueryCodes, encode, layout_of, to_row
+
+ROUNDING = 32 * 2.0**-24
+MATCHES = 4  # of a neighbour's kappa matches, those tried as a start
+# `blocked` does about 60 multiply-adds a nanosecond and thread. A scan may take up to these shares of its time, by rounds, then gives up.
+BLOCKED_A_NANOSECOND = 60
+SHARES = (1.0, 0.35, 0.35)
+FEW = 256  # queries or gallery rows below which a flat search is not worth preparing for
+NOT_FOR = 128  # neighbours: keeping them sorted one by one would cost more than a product
+NONE = np.iinfo(np.int64).max
+
+
+def is_usable() -> bool:
+    """Whether Numba is there: without it `blocked` gives the same answers."""
+    return byteorder == "little" and find_spec("numba") is not None
+
+
+def warm_up() -> None:
+    """Compile the inner loops now, or load them from Numba's cache: so that a first search does not wait for it."""
+    from spadework.kernels import encoding, scanning  # noqa: F401  compiled when imported
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A gallery image: its record, float32 (length,), and its row of codes, uint8. Both may be memory maps."""
+
+    record: np.ndarray
+    row: np.ndarray
+
+
+@dataclass
+class Counts:
+    """What a search did: pairs compared, survivors at each depth, exact distances."""
+
+    pairs: int = 0
+    groups: int = 0
+    mid: int = 0
+    far: int = 0
+    deep: int = 0
+    exact: int = 0
+
+
+def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: int | None = None) -> Nearest:
+    """Return the `kappa` nearest rows of `gallery` for each query; see the package docstring."""
+    if min(len(queries), len(gallery)) < FEW or kappa > NOT_FOR:
+        return blocked.nearest(queries, gallery, kappa=kappa, threads=threads)
+    rng = np.random.default_rng(0)
+    own, others = layout_of(((1, *queries.shape),)), layout_of(((1, *gallery.shape),))
+    axes = learn_axes(gallery[rng.choice(len(gallery), min(SAMPLE, len(gallery)), replace=False)], others)
+    record = np.ascontiguousarray(gallery).reshape(-1)
+    count = thread_count(threads)
+    with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
+        row = to_row(record, encode(record, others, axes, pool=pool, threads=count), others, axes)
+    found = search(
+        np.ascontiguousarray(queries).reshape(-1),
+        queries,
+        own,
+        [Coded(record, row)],
+        others,
+        axes,
+        kappa=kappa,
+        threads=threads,
+    )
+    return blocked.nearest(queries, gallery, kappa=kappa, threads=threads) if found is None else found
+
+
+def search(
+    record: np.ndarray,
+    descriptors: np.ndarray,
+    own: Layout,
+    images: Sequence[Coded],
+    layout: Layout,
+    axes: Axes,
+    *,
+    kappa: int,
+    threads: int | None = None,
+    counts: Counts | None = None,
+) -> Nearest | None:
+    """Find the `kappa` nearest of all positions of `images` for each position of an image; None where pruning does not pay.
+
+    Args:
+        record: the image's levels, flat, float32, laid out as `own`.
+        descriptors: its joint descriptors, float32 (Q, C).
+        own: its layout.
+        images: what is searched, of `layout`; indices count their positions one image after the other.
+        layout: theirs.
+        axes: those that their codes were made with.
+        kappa: at most the number of all positions.
+        threads: None for the environment's SPADEWORK_THREADS, or all cores.
+        counts: takes up what was done.
+    """
+    count = thread_count(threads)
+    with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
+        encoded = encode(record, own, axes, pool=pool, threads=count)
+        return _Search(QueryCodes(encoded, own), descriptors, own, images, layout, axes, kappa, count, pool).run(counts)
+
+
+class _Search:
+    """One search: what all its rounds share."""
+
+    def __init__(
+        self,
+        codes: QueryCodes,
+        descriptors: np.ndarray,
+        own: Layout,
+        images: Sequence[Coded],
+        layout: Layout,
+        axes: Axes,
+        kappa: int,
+        threads: int,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self.codes, self.descriptors, self.grid = codes, np.ascontiguousarray(descriptors, np.float32), own.grid
+        self.images, self.layout, self.axes = images, layout, axes
+        self.threads, self.pool = threads, pool
+        self.distances = np.full((len(descriptors), kappa), np.inf)
+        self.indices = np.full((len(descriptors), kappa), NONE)
+        addresses = [(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images]
+        self.addresses = np.array(addresses, np.int64)
+        numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
+        self.bounds = np.ascontiguousarray(numbers[:, :5])
+        self.bounds[:, 4] = ROUNDING * axes.scale * (codes.largest + numbers[:, 4])
+        self.counts = np.zeros((threads, 6), np.int64)
+
+    def run(self, counts: Counts | None) -> Nearest | None:
+        """Do the rounds; None when one gives up."""
+        total = len(self.descriptors) * len(self.images) * self.layout.positions
+        allowed = 0.0
+        for share, (queries, step) in zip(SHARES, rounds(self.grid), strict=False):
+            allowed += share * len(queries) * len(self.images) * self.layout.positions * self.layout.channels
+            self._start(queries, step)
+            budget = int(allowed / BLOCKED_A_NANOSECOND / self.threads)
+            if not self._scan(queries, budget):
+                return None
+        if counts is not None:
+            done = self.counts.sum(axis=0)
+            counts.pairs += total
+            for place, name in enumerate(("groups", "mid", "far", "deep", "exact"), 1):
+                setattr(counts, name, getattr(counts, name) + int(done[place]))
+        return Nearest(self.distances, self.indices)
+
+    def _start(self, queries: np.ndarray, step: int) -> None:
+        """First matches: what the neighbours of the round before found, moved along; in the first round the nearest by near codes."""
+        if step == 0:
+            rows = np.full((len(queries), min(self.distances.shape[1], self.layout.positions)), -1, np.int64)
+            self._spread(len(queries), lambda a, b, t: self._guess(queries, a, b, rows))
+            own, found = np.repeat(queries, rows.shape[1]), rows.reshape(-1)
+            own, found = own[found >= 0], found[found >= 0]
+        else:
+            own, found = self._moved(queries, step)
+        strips = np.searchsorted(own, [len(self.descriptors) * t // self.threads for t in range(self.threads + 1)])
+        list(self.pool.map(lambda t: self._try(own, found, int(strips[t]), int(strips[t + 1]), t), range(self.threads)))
+
+    def _moved(self, queries: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs (query, row), by query, then row: the matches of up to four neighbours on the grid of every `step`-th position."""
+        height, width = self.grid
+        tall, wide = self.layout.grid
+        y, x = np.divmod(queries, width)
+        owns, rows = [], []
+        for down, right in ((0, 0), (1, 1), (0, 1), (1, 0)):
+            ny, nx = (y // step + down) * step, (x // step + right) * step
+            there = np.flatnonzero((ny < height) & (nx < width))
+            matches = self.indices[ny[there] * width + nx[there], :MATCHES]  # (n, up to MATCHES)
+            image, place = np.divmod(matches, self.layout.positions)
+            py = place // wide + (y - ny)[there, None]
+            px = place % wide + (x - nx)[there, None]
+            good = (py >= 0) & (py < tall) & (px >= 0) & (px < wide) & (matches != NONE)
+            owns.append(np.broadcast_to(queries[there, None], matches.shape)[good])
+            rows.append((image * self.layout.positions + py * wide + px)[good])
+        span = len(self.images) * self.layout.positions
+        keys = np.unique(np.concatenate(owns) * span + np.concatenate(rows))
+        own, row = np.divmod(keys, span)
+        return own, row
+
+    def _guess(self, queries: np.ndarray, first: int, last: int, rows: np.ndarray) -> None:
+        from spadework.kernels import scanning
+
+        layout = self.layout
+        scanning.guess(
+            queries, first, last, self.codes.codes, self.addresses, layout.offsets, layout.order, layout.groups, rows
+        )
+
+    def _try(self, queries: np.ndarray, rows: np.ndarray, first: int, last: int, thread: int) -> None:
+        from spadework.kernels import scanning
+
+        layout = self.layout
+        scanning.try_pairs(
+            queries,
+            rows,
+            first,
+            last,
+            self.descriptors,
+            self.addresses,
+            layout.positions,
+            layout.geometry,
+            *layout.places,
+            layout.grid[1],
+            self.distances,
+            self.indices,
+            self.counts[thread],
+        )
+
+    def _scan(self, queries: np.ndarray, budget: int) -> bool:
+        """Compare with all images; False when the work exceeded the budget."""
+        from spadework.kernels import scanning
+
+        layout, codes = self.layout, self.codes
+
+        def work(first: int, last: int, thread: int) -> None:
+            scanning.scan(
+                queries,
+                first,
+                last,
+                codes.codes,
+                codes.squares,
+                codes.errors,
+                self.descriptors,
+                self.axes.scale,
+                self.addresses,
+                self.bounds,
+                layout.offsets,
+                layout.order,
+                layout.groups,
+                layout.positions,
+                layout.geometry,
+                *layout.places,
+                layout.grid[1],
+                self.distances,
+                self.indices,
+                budget,
+                self.counts[thread],
+            )
+
+        self._spread(len(queries), work)
+        return bool((self.counts[:, 0] <= budget).all())
+
+    def _spread(self, count: int, work: object) -> None:
+        """Do `work(first, last, thread)` in strips, one a thread."""
+        edges = [count * t // self.threads for t in range(self.threads + 1)]
+        list(self.pool.map(work, edges[:-1], edges[1:], range(self.threads)))  # type: ignore[arg-type]
+
+
+def rounds(grid: tuple[int, int]) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the positions of each round, and the step of the grid whose matches they start from (0 in the first)."""
+    height, width = grid
+    y, x = np.divmod(np.arange(height * width), width)
+    done = np.zeros(height * width, bool)
+    before = 0
+    for step in (4, 2, 1) if min(grid) >= 8 else (1,):
+        chosen = (y % step == 0) & (x % step == 0) & ~done
+        done |= chosen
+        yield np.flatnonzero(chosen), before
+        before = step

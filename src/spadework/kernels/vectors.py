@@ -1,0 +1,199 @@
+"""Sixteen places at a time: dot products of int16 codes, as vector instructions of whatever processor there is.
+
+Numba functions call these with addresses. Each is a few lines of LLVM's portable vector language: a product of pairs of int16 that are
+added to int32 becomes one instruction with AVX2, AVX-512 or VNNI, and a few on other processors. Written as loops over arrays, the
+compiler does not find that instruction. Measured for one query and sixteen places of sixteen codes (AVX-512, one core): 1.4 ns, against
+4.3 ns for float32 in loops.
+
+Layout. A group is sixteen places, its lanes. Codes come in pairs: the codes 2 i and 2 i + 1 of a lane lie side by side, the sixteen lanes
+of a pair after one another, so a group's pair is one vector of 32 numbers, and a query's pair, two int16, is repeated over the lanes.
+The code's range is such that no sum leaves int32 (codes.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from llvmlite import ir
+from numba import extending, types
+from numba.core import cgutils
+
+intrinsic = cast("Callable[[Callable[..., Any]], Any]", extending.intrinsic)
+LANES = 16
+PAIRS = 8  # pairs of codes in a near or mid block: 16 codes
+BLOCK_BYTES = PAIRS * LANES * 4  # of one group's near or mid codes
+
+BIT = ir.IntType(1)
+INT16 = ir.IntType(16)
+INT32 = ir.IntType(32)
+INT64 = ir.IntType(64)
+LANE_VALUES = ir.VectorType(INT32, LANES)
+LANE_PAIRS = ir.VectorType(INT16, 2 * LANES)
+WIDE_PAIRS = ir.VectorType(INT32, 2 * LANES)
+ADDRESS = types.int64
+
+
+def _load(builder: Any, address: Any, kind: ir.Type, *, offset: int = 0, align: int = 2) -> Any:
+    place = builder.add(address, ir.Constant(INT64, offset)) if offset else address
+    value = builder.load(builder.inttoptr(place, kind.as_pointer()))
+    value.align = align
+    return value
+
+
+def _repeat(builder: Any, value: Any) -> Any:
+    """An int32 in all lanes."""
+    empty = ir.Constant(LANE_VALUES, ir.Undefined)
+    first = builder.insert_element(empty, value, ir.Constant(INT32, 0))
+    return builder.shuffle_vector(first, empty, ir.Constant(LANE_VALUES, [0] * LANES))
+
+
+def _pair_sums(builder: Any, left: Any, right: Any) -> Any:
+    """Products of int16, those of a pair added: what x86 calls PMADDWD."""
+    products = builder.mul(builder.sext(left, WIDE_PAIRS), builder.sext(right, WIDE_PAIRS))
+    empty = ir.Constant(WIDE_PAIRS, ir.Undefined)
+    even = builder.shuffle_vector(products, empty, ir.Constant(LANE_VALUES, list(range(0, 2 * LANES, 2))))
+    odd = builder.shuffle_vector(products, empty, ir.Constant(LANE_VALUES, list(range(1, 2 * LANES, 2))))
+    return builder.add(even, odd)
+
+
+def _sum(builder: Any, terms: list[Any]) -> Any:
+    total = terms[0]
+    for term in terms[1:]:
+        total = builder.add(total, term)
+    return total
+
+
+def _block(builder: Any, address: Any) -> list[Any]:
+    """A group's near or mid codes: one vector a pair."""
+    return [_load(builder, address, LANE_PAIRS, offset=4 * LANES * i) for i in range(PAIRS)]
+
+
+def _dots(builder: Any, block: list[Any], query: Any) -> Any:
+    """Dot products of a block's lanes with a query's codes at an address."""
+    terms = []
+    for i, codes in enumerate(block):
+        pair = _repeat(builder, _load(builder, query, INT32, offset=4 * i))
+        terms.append(_pair_sums(builder, codes, builder.bitcast(pair, LANE_PAIRS)))
+    return _sum(builder, terms)
+
+
+def _mask(builder: Any, values: Any, limit: Any) -> Any:
+    """One bit a lane, as uint64: whether its value is at most `limit`."""
+    within = builder.icmp_signed("<=", values, _repeat(builder, limit))
+    return builder.zext(builder.bitcast(within, INT16), INT64)
+
+
+@intrinsic
+def near_hits(typing: Any, codes: Any, halves: Any, queries: Any, limits: Any) -> Any:
+    """For four queries and a group: which lanes have half their squared norm less the dot product at most at the query's limit.
+
+    codes: address of the group's near block. halves: of its 16 int32. queries: of four times 16 int16, one after another.
+    limits: of four int32. Returns uint64, sixteen bits a query, the first query lowest.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        codes, halves, queries, limits = arguments
+        block = _block(builder, codes)
+        own = _load(builder, halves, LANE_VALUES, align=4)
+        found = ir.Constant(INT64, 0)
+        for j in range(4):  # four, so that a block is loaded once for them
+            query = builder.add(queries, ir.Constant(INT64, 4 * PAIRS * j))
+            limit = _load(builder, limits, INT32, offset=4 * j)
+            bits = _mask(builder, builder.sub(own, _dots(builder, block, query)), limit)
+            found = builder.or_(found, builder.shl(bits, ir.Constant(INT64, LANES * j)))
+        return found
+
+    return types.uint64(ADDRESS, ADDRESS, ADDRESS, ADDRESS), generate
+
+
+@intrinsic
+def near_values(typing: Any, codes: Any, halves: Any, query: Any, out: Any) -> Any:
+    """Write half the squared norm less the dot product of each lane, 16 int32, to address `out`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        codes, halves, query, out = arguments
+        values = builder.sub(
+            _load(builder, halves, LANE_VALUES, align=4), _dots(builder, _block(builder, codes), query)
+        )
+        builder.store(values, builder.inttoptr(out, LANE_VALUES.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(ADDRESS, ADDRESS, ADDRESS, ADDRESS), generate
+
+
+@intrinsic
+def mid_hits(typing: Any, near: Any, mid: Any, halves: Any, query: Any, limit: Any, out: Any) -> Any:
+    """As `near_hits`, for one query over a group's near and mid blocks; writes the values, 16 int32, to address `out`.
+
+    query: address of 32 int16, those for the near block first. limit: int32.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        near, mid, halves, query, limit, out = arguments
+        second = builder.add(query, ir.Constant(INT64, 4 * PAIRS))
+        dots = builder.add(_dots(builder, _block(builder, near), query), _dots(builder, _block(builder, mid), second))
+        values = builder.sub(_load(builder, halves, LANE_VALUES, align=4), dots)
+        builder.store(values, builder.inttoptr(out, LANE_VALUES.as_pointer())).align = 4
+        return _mask(builder, values, limit)
+
+    return types.uint64(ADDRESS, ADDRESS, ADDRESS, ADDRESS, types.int32, ADDRESS), generate
+
+
+def _dot_of(length: int) -> Any:
+    """Dot product of two runs of `length` int16, a multiple of 32, at two addresses: int64."""
+
+    @intrinsic
+    def dot(typing: Any, left: Any, right: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            parts = [
+                _pair_sums(*[builder, *(_load(builder, side, LANE_PAIRS, offset=4 * LANES * i) for side in arguments)])
+                for i in range(length // (2 * LANES))
+            ]
+            adding = ir.FunctionType(INT32, [LANE_VALUES])
+            add = cgutils.get_or_insert_function(builder.module, adding, "llvm.vector.reduce.add.v16i32")
+            return builder.sext(builder.call(add, [_sum(builder, parts)]), INT64)
+
+        return types.int64(ADDRESS, ADDRESS), generate
+
+    return dot
+
+
+dot_96 = _dot_of(96)
+dot_128 = _dot_of(128)
+
+
+@intrinsic
+def lowest_bit(typing: Any, bits: Any) -> Any:
+    """The place of the lowest set bit of a uint64 that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(BIT, 1))
+
+    return types.int64(types.uint64), generate
+
+
+def _reader(kind: ir.Type, result: Any) -> Any:
+    @intrinsic
+    def read(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            value = _load(builder, arguments[0], kind, align=kind.width // 8)
+            return builder.sext(value, INT64)
+
+        return result(ADDRESS), generate
+
+    return read
+
+
+int16_at = _reader(INT16, types.int64)
+int32_at = _reader(INT32, types.int64)
+
+
+@intrinsic
+def pointer(typing: Any, address: Any) -> Any:
+    """An address as a pointer, for `numba.carray`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(ADDRESS), generate

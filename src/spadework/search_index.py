@@ -1,0 +1,174 @@
+"""Codes of the normal images, prepared when they are learnt, so that a search need not prepare them.
+
+In: a model folder with pyramids. Out: `Coded` images for `kernels.pruned`, and the axes that their codes were made with.
+Kept in the model folder beside the pyramids, `N` images:
+    codes           (N, bytes) uint8: each image's row, laid out as `kernels.codes` says
+    code_checks     (N,) uint32: CRC-32 of each row, checked when the row is first read
+    code_axes       (axes + 2, C) float64: mean, principal axes, numbers
+What the folder lacks (a model from before there were codes, another upsampling, another version) is made when it is needed and held.
+The axes are learnt from the first LEARN_FROM images. They stay valid for all later ones (any orthonormal axes give true bounds) and are
+learnt again, and all images coded again, when later images lie outside them much more than the first did.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+
+from spadework.errors import ModelError
+from spadework.kernels.axes import SAMPLE, Axes, from_rows, learn_axes
+from spadework.kernels.codes import Layout, encode, layout_of, mean_squares, to_row
+from spadework.kernels.pruned import Coded
+from spadework.pyramid import Geometry, descriptors
+from spadework.storage import ModelFolder
+
+VERSION = 1
+LEARN_FROM = 16  # images
+HELD_BYTES = (
+    400 << 20
+)  # of mapped or made rows and records kept from one search to the next: galleries of pictures alike share images
+WORN = 2.0  # axes are learnt again when the share outside them has grown so many times,
+LEAST_REST = 1e-3  # and is more than this
+
+
+class SearchIndex:
+    """The codes of one gallery."""
+
+    def __init__(self, folder: ModelFolder, geometry: Geometry, *, upsampling: str = "bilinear") -> None:
+        self.folder, self.geometry = folder, geometry
+        self.layout: Layout = layout_of(geometry.shapes, upsampling)
+        self.axes: Axes | None = None
+        self._held: OrderedDict[int, Coded] = OrderedDict()
+        self._checked: set[int] = set()
+        if self.is_stored and self.folder.rows("code_axes"):
+            self.axes = from_rows(np.array(self.folder.read("code_axes")))
+
+    @staticmethod
+    def declare(folder: ModelFolder, geometry: Geometry, upsampling: str) -> None:
+        """Lay out the arrays of an index in a new folder."""
+        layout = layout_of(geometry.shapes, upsampling)
+        folder.header["gallery"]["codes"] = {"version": VERSION, "upsampling": upsampling, "seconds": 0.0}
+        folder.add_array("codes", "|u1", (int(layout.offsets[-1]),), checked=False)
+        folder.add_array("code_checks", "<u4", ())
+        folder.add_array("code_axes", "<f8", (layout.channels,))
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the folder holds codes of this version and upsampling."""
+        stored = self.folder.header["gallery"].get("codes")
+        wanted = {"version": VERSION, "upsampling": self.layout.upsampling}
+        return stored is not None and {key: stored[key] for key in wanted} == wanted
+
+    # ---- learning ----------------------------------------------------------------------------------------------------------
+
+    def extend(self, *, least: int = 1) -> None:
+        """Code the images that were appended since, if they are at least so many; learn the axes first if there are none."""
+        if not self.is_stored:
+            return
+        first, count = self.folder.rows("codes"), self.folder.rows("pyramids")
+        if count - first < least:
+            return
+        started = time.perf_counter()
+        if not self.folder.rows("code_axes"):
+            self._learn(count)
+        shares = [self._append(image) for image in range(first, count)]
+        assert self.axes is not None
+        if first >= LEARN_FROM and np.mean(shares) > max(LEAST_REST, WORN * self.axes.rest):
+            self._renew(count)
+        self.folder.header["gallery"]["codes"]["seconds"] += round(time.perf_counter() - started, 3)
+
+    def _learn(self, count: int) -> None:
+        chosen = np.unique(np.linspace(0, count - 1, min(count, LEARN_FROM)).astype(int))
+        self.axes = self._axes_from(chosen, self.record)
+        self._held.clear()  # coded with other axes
+        self.folder.replace("code_axes", self.axes.to_rows())
+
+    def _axes_from(self, images: Sequence[int] | np.ndarray, record: Callable[[int], np.ndarray]) -> Axes:
+        """Axes from places drawn in these images."""
+        rng = np.random.default_rng(0)
+        each = min(self.layout.positions, -(-SAMPLE // len(images)))
+        rows = []
+        for image in images:
+            levels = self.geometry.unpack(record(int(image)))
+            places = rng.choice(self.layout.positions, each, replace=False)
+            rows.append(descriptors(levels, upsampling=self.layout.upsampling)[np.sort(places)])
+        return learn_axes(np.concatenate(rows), self.layout)
+
+    def _append(self, image: int) -> float:
+        """Code one image and write its row; returns the share of its descriptors' spread that lies outside the axes."""
+        row = self._row(self.record(image))
+        self.folder.append("codes", row[None])
+        self.folder.append("code_checks", np.array([zlib.crc32(row.tobytes())], np.uint32))
+        whole, rest = mean_squares(row)
+        return rest / whole if whole > 0 else 0.0
+
+    def _row(self, record: np.ndarray) -> np.ndarray:
+        assert self.axes is not None
+        return to_row(record, encode(record, self.layout, self.axes), self.layout, self.axes)
+
+    def _renew(self, count: int) -> None:
+        """Learn the axes from all images and code all of them again, in new files."""
+        codes = self.folder.header["gallery"]["codes"]
+        self._learn(count)
+        for name in ("codes", "code_checks"):
+            entry = self.folder.header["arrays"][name]
+            self.folder.add_array(name, entry["dtype"], tuple(entry["row_shape"]), checked=entry["crc32"] is not None)
+        for image in range(count):
+            self._append(image)
+        codes["renewed"] = codes.get("renewed", 0) + 1
+
+    def record(self, image: int) -> np.ndarray:
+        """Return an image's levels as stored, flat, float32; mapped where they are stored so."""
+        return np.ascontiguousarray(self.folder.read("pyramids", image, image + 1)[0], np.float32)
+
+    # ---- searching ---------------------------------------------------------------------------------------------------------
+
+    def coded(self, images: Sequence[int], record: Callable[[int], np.ndarray]) -> list[Coded]:
+        """Return images ready for a search.
+
+        Args:
+            images: their indices.
+            record: gives an image's flat record, checked against damage.
+
+        Raises:
+            ModelError: a row is damaged.
+        """
+        if self.axes is None:
+            self.axes = self._axes_from(list(images)[:LEARN_FROM], record)
+        return [self._coded(int(image), record) for image in images]
+
+    def _coded(self, image: int, record: Callable[[int], np.ndarray]) -> Coded:
+        known = self._held.get(image)
+        if known is None:
+            own = np.ascontiguousarray(record(image), np.float32)
+            known = Coded(own, self._stored_row(image) if self._has_row(image) else self._row(own))
+            self._held[image] = known
+            size = known.record.nbytes + known.row.nbytes
+            while len(self._held) * size > HELD_BYTES:
+                self._held.popitem(last=False)
+        else:
+            self._held.move_to_end(image)
+        return known
+
+    def _has_row(self, image: int) -> bool:
+        return self.is_stored and image < self.folder.rows("codes")
+
+    def _stored_row(self, image: int) -> np.ndarray:
+        row = self.folder.read("codes", image, image + 1)[0]
+        if image not in self._checked:
+            if zlib.crc32(row) != int(self.folder.read("code_checks", image, image + 1)[0]):
+                where = f"{self.folder.path}: the search index of image {image}"
+                raise ModelError(f"{where} is damaged (checksum differs). Restore the model or fit again.")
+            self._checked.add(image)
+        return cast("np.ndarray", row)
+
+    def verify(self) -> None:
+        """Check every stored row. Raises ModelError at the first damage."""
+        self._checked.clear()
+        for image in range(self.folder.rows("codes") if self.is_stored else 0):
+            self._stored_row(image)
