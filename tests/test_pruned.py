@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import make_gallery, make_pyramid
 from test_kernels import CASES, assert_nearest
 
-from spadework.correspondence import correspond
 from spadework.kernels import blocked, pruned, scanning
 from spadework.kernels.axes import from_rows, learn_axes
 from spadework.kernels.codes import RADIUS, QueryCodes, encode, layout_of, mean_squares, to_row
@@ -286,14 +284,14 @@ def test_the_codes_tell_much_of_the_distance():
     assert np.median(apart / true) > 0.999
 
 
-def test_without_what_quantising_moved_neighbours_are_lost(always, monkeypatch):
-    """The margin is needed, and the comparison sees it: bounds too tight by what codes are rounded by lose neighbours."""
+def test_bounds_that_are_too_tight_lose_neighbours_and_the_comparison_sees_it(always, monkeypatch):
+    """Here by 20 code units, more than all that quantising moves."""
     queries, gallery = _ties_within_a_code(apart=3.0)
     real = pruned._Search.__init__
 
     def tight(self, *arguments):
         real(self, *arguments)
-        self.bounds[:, :4] -= 8.0
+        self.bounds[:, :4] -= 20.0
 
     right = pruned.nearest(queries, gallery, kappa=1)
     monkeypatch.setattr(pruned._Search, "__init__", tight)
