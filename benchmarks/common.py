@@ -58,9 +58,16 @@ def large_network() -> str:
     return "timm:wide_resnet50_2.tv_in1k@random"
 
 
-def finish(name: str, rows: list[Row], columns: dict[str, str], options: argparse.Namespace) -> int:
-    """Print the rows, write them as JSON, and return 1 if any answer was wrong."""
-    document = {"command": f"python benchmarks/{name}.py", "machine": machine(), "columns": columns, "rows": rows}
+def finish(
+    name: str, rows: list[Row], columns: dict[str, str], options: argparse.Namespace, *, script: str | None = None
+) -> int:
+    """Print the rows, write them as JSON, and return 1 if any answer was wrong. script: which one made them, if not `name`."""
+    document = {
+        "command": f"python benchmarks/{script or name}.py",
+        "machine": machine(),
+        "columns": columns,
+        "rows": rows,
+    }
     target = Path(options.json) if options.json else RESULTS / f"{name}.json"
     if options.json or not options.tiny:
         target.parent.mkdir(exist_ok=True)

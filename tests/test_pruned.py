@@ -67,6 +67,14 @@ def _outlying_query_among_outliers():
     return both[:60], both[60:]
 
 
+def _queries_far_outside():
+    """As at a defect: queries several times as far from the mean as any gallery row."""
+    queries, gallery = _few_directions()
+    queries[::2] *= np.float32(5)
+    queries[1::4] *= np.float32(200)
+    return queries, gallery
+
+
 def _huge():
     queries, gallery = _few_directions()
     return queries * np.float32(1e17), gallery * np.float32(1e17)
@@ -118,6 +126,7 @@ ADVERSARIES = {
     "all equal": _all_equal,
     "far outlier": _far_outlier,
     "outliers": _outlying_query_among_outliers,
+    "queries far outside": _queries_far_outside,
     "huge": _huge,
     "tiny": _tiny,
     "ties within rounding": _ties_within_rounding,
@@ -269,6 +278,47 @@ def test_codes_never_tell_more_than_the_distance(case):
         np.testing.assert_array_equal((a * a).sum(1), codes.squares[:, depth])
         assert (own.errors[:, depth] <= 0.5 * np.sqrt(len(kept)) + 1e-9).all()
         assert (np.linalg.norm(b, axis=1) <= RADIUS + 10).all()  # so that no sum leaves int32
+
+
+@pytest.mark.parametrize("case", ["few directions", "outliers", "far outlier", "queries far outside", "offset"])
+def test_no_limit_excludes_a_pair_at_its_own_distance(case):
+    """At each depth, with d the true distance of a pair: what the scan compares is at most the limit for d."""
+    queries, gallery = ADVERSARIES[case]()
+    layout = layout_of(((1, *gallery.shape),))
+    axes = learn_axes(gallery, layout)
+    own = encode(queries.reshape(-1), layout_of(((1, *queries.shape),)), axes)
+    others = encode(gallery.reshape(-1), layout, axes)
+    row = to_row(gallery.reshape(-1), others, layout, axes)
+    largest = float(row[:64].view(np.float64)[5])
+    codes = QueryCodes(own, layout)
+    true = ((queries[:, None].astype(np.float64) - gallery[None].astype(np.float64)) ** 2).sum(2)
+    rounding = pruned.ROUNDING * axes.scale * (own.largest + others.largest)
+    assert (largest > 0) == bool((others.factors == 1).all())
+    if case == "queries far outside":
+        assert largest > 0
+        assert own.factors.max() > 50
+    for depth, edge in enumerate((16, 32, 128)[: layout.depths]):
+        kept = [i for i in range(edge) if i == edge - 1 or i not in (15, 31)]
+        dots = own.codes[:, kept].astype(np.int64) @ others.codes[:, kept].astype(np.int64).T
+        values = others.halves[:, depth].astype(np.int64)[None] - dots
+        for q in range(len(queries)):
+            factor = own.factors[q] if largest > 0 else 1.0
+            for g in range(0, len(gallery), 7):
+                wide = scanning._width(factor, own.errors[q, depth], others.errors[g, depth], rounding)
+                square = codes.squares[q, depth]
+                assert values[q, g] <= scanning._limit(true[q, g], axes.scale, wide, square, factor, largest)
+
+
+def test_queries_far_outside_are_pruned_too():
+    """They are what inspection is about, and would cost the most."""
+    queries, gallery = _queries_far_outside()
+    layout, own = layout_of(((1, *gallery.shape),)), layout_of(((1, *queries.shape),))
+    axes = learn_axes(gallery, layout)
+    record = gallery.reshape(-1)
+    coded = pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes))
+    counts = pruned.Counts()
+    pruned.search(queries.reshape(-1), queries, own, [coded], layout, axes, kappa=1, counts=counts)
+    assert counts.exact < 10 * len(queries)
 
 
 def test_the_codes_tell_much_of_the_distance():

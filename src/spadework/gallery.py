@@ -18,7 +18,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -132,6 +132,11 @@ class Gallery:
     def complete(self) -> None:
         """Prepare for the search what was appended; to be called before the folder is committed."""
         self._extend_index(least=1)
+
+    def index_summary(self) -> dict[str, Any] | None:
+        """Return the size and time of the stored search index; None where there is none."""
+        codes = self.folder.header["gallery"].get("codes")
+        return None if codes is None else self.index(codes["upsampling"]).summary()
 
     def _extend_index(self, *, least: int) -> None:
         codes = self.folder.header["gallery"].get("codes")

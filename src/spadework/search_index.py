@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from spadework.kernels.pruned import Coded
 from spadework.pyramid import Geometry, descriptors
 from spadework.storage import ModelFolder
 
+ARRAYS = ("codes", "code_checks", "code_axes")
 VERSION = 1
 LEARN_FROM = 16  # images
 HELD_BYTES = (
@@ -63,6 +64,19 @@ class SearchIndex:
         stored = self.folder.header["gallery"].get("codes")
         wanted = {"version": VERSION, "upsampling": self.layout.upsampling}
         return stored is not None and {key: stored[key] for key in wanted} == wanted
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return its size in MiB, the seconds it took and how often its axes were renewed; None where nothing is stored."""
+        if not self.is_stored:
+            return None
+        arrays = [self.folder.header["arrays"][name] for name in ARRAYS]
+        size = sum(entry["rows"] * np.dtype(entry["dtype"]).itemsize * np.prod(entry["row_shape"]) for entry in arrays)
+        stored = self.folder.header["gallery"]["codes"]
+        return {
+            "megabytes": round(float(size) / 2**20, 2),
+            "seconds": round(stored["seconds"], 2),
+            "renewed": stored.get("renewed", 0),
+        }
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
@@ -140,7 +154,10 @@ class SearchIndex:
         """
         if self.axes is None:
             self.axes = self._axes_from(list(images)[:LEARN_FROM], record)
-        return [self._coded(int(image), record) for image in images]
+        found = [self._coded(int(image), record) for image in images]
+        while self._held and len(self._held) * (found[-1].record.nbytes + found[-1].row.nbytes) > HELD_BYTES:
+            self._held.popitem(last=False)
+        return found
 
     def _coded(self, image: int, record: Callable[[int], np.ndarray]) -> Coded:
         known = self._held.get(image)
@@ -148,9 +165,6 @@ class SearchIndex:
             own = np.ascontiguousarray(record(image), np.float32)
             known = Coded(own, self._stored_row(image) if self._has_row(image) else self._row(own))
             self._held[image] = known
-            size = known.record.nbytes + known.row.nbytes
-            while len(self._held) * size > HELD_BYTES:
-                self._held.popitem(last=False)
         else:
             self._held.move_to_end(image)
         return known

@@ -63,8 +63,15 @@ def fit(
         say_json(summary)
     else:
         say(f"{output}: learnt {model.n_normal_} normal pictures in {model.fit_seconds_:.1f} s{_from_folders(normal)}")
+        if summary["search_index"]:
+            say(_index_line(summary["search_index"]))
         _say_thresholds(model)
     _exit_for(model.failures_)
+
+
+def _index_line(index: dict[str, Any]) -> str:
+    renewed = f", axes renewed {index['renewed']} times" if index["renewed"] else ""
+    return f"search index {index['megabytes']} MB, prepared in {index['seconds']} s{renewed}"
 
 
 def _from_folders(normal: Sequence[Path]) -> str:
@@ -266,6 +273,8 @@ def info(
     say(f"detector    {summary['detector']}, made with Spadework {summary['made_with']}")
     say(f"network     {network['name']} ({network['hash'][:12]})" if network else "network     none")
     say(f"normal      {summary['normal_images']} pictures")
+    if summary["search_index"]:
+        say(_index_line(summary["search_index"]))
     say(f"threshold   {_threshold_line(detector)}")
     for name, value in summary["settings"].items():
         say(f"  {name} = {value!r}")
@@ -275,6 +284,7 @@ def info(
 
 def model_summary(detector: Detector) -> dict[str, Any]:
     """Return what is known of a fitted model as plain JSON values."""
+    gallery = getattr(detector, "gallery_", None)  # not all detectors have one
     folder, limit, map_limit = detector.folder_, detector.threshold_, detector.map_threshold_
     size = sum(file.stat().st_size for file in folder.path.iterdir() if file.is_file())
     return {
@@ -284,6 +294,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
         "detector": detector.name,
         "backbone": folder.header["backbone"],
         "normal_images": detector.n_normal_,
+        "search_index": None if gallery is None else gallery.index_summary(),
         "megabytes": round(size / 2**20, 1),
         "threshold": {
             "value": limit.value,

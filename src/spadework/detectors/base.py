@@ -31,6 +31,7 @@ from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.scores import find_regions, smooth_map, to_picture
+from spadework.search_index import ARRAYS as SEARCH_INDEX
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
 
 
@@ -445,7 +446,8 @@ class Detector(ABC):
     def model_hash(self) -> str:
         """Return 16 hexadecimal digits that change with anything that changes an answer."""
         header = self._check_fitted().header
-        arrays = {key: [entry["rows"], entry["crc32"]] for key, entry in sorted(header["arrays"].items())}
+        answering = sorted(set(header["arrays"]) - set(SEARCH_INDEX))  # that only makes answers come faster
+        arrays = {key: [header["arrays"][key][part] for part in ("rows", "crc32")] for key in answering}
         # Where the network lies and how many threads run changes nothing: the backbone's hash says which network it is.
         elsewhere = {"threads", "weights", "backbone", "max_false_alarms"}
         settings = {key: value for key, value in self.settings().items() if key not in elsewhere}

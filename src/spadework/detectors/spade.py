@@ -22,7 +22,7 @@ from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture, View
-from spadework.kernels import KERNELS, kernel_name
+from spadework.kernels import KERNELS, kernel_name, pruned
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import UPSAMPLINGS, Pyramid, build
 from spadework.storage import ModelFolder
@@ -241,6 +241,8 @@ class Spade(Detector):
 
     def _open(self, folder: ModelFolder) -> None:
         self.gallery_ = Gallery(folder)
+        if self._prunes():
+            pruned.warm_up()  # now, not in the first request
 
     def _known_pictures(self) -> set[str]:
         return {entry.sha256 for entry in self.gallery_.entries} if hasattr(self, "gallery_") else set()

@@ -15,8 +15,11 @@ from spadework.kernels.codes import RADIUS, Layout
 SAMPLE = 4096  # descriptors that axes are learnt from
 ROUNDS = 2  # of subspace iteration
 EXTRA = 16  # directions followed besides those wanted: they make the last wanted ones sharper
-HEADROOM = 1.25  # between the largest usual norm and the codes' range
-USUAL = 0.999  # the share of descriptors that is usual; the others are drawn in to the range (codes.py)
+HEADROOM = 1.25  # between the largest norm of the sample and the codes' range
+USUAL, FARTHEST = (
+    0.999,
+    4.0,
+)  # but the range reaches at most so many times as far as this share of the sample: outliers would coarsen it
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,13 @@ def learn_axes(sample: np.ndarray, layout: Layout, *, seed: int = 0) -> Axes:
     rows -= mean
     squares = np.einsum("ij,ij->i", rows, rows)
     spread = float(squares.mean())
-    usual = float(np.sqrt(np.quantile(squares, USUAL))) * HEADROOM
+    reach = min(float(np.sqrt(squares.max())), FARTHEST * float(np.sqrt(np.quantile(squares, USUAL)))) * HEADROOM
     directions = np.zeros((rows.shape[1], layout.axes))
     found = _principal(rows, layout.axes, seed) if spread > 0 else np.zeros((rows.shape[1], 0))
     directions[:, : found.shape[1]] = found
     kept = rows @ directions
     rest = max(0.0, 1.0 - float(np.einsum("ij,ij->", kept, kept)) / (spread * len(rows))) if spread > 0 else 0.0
-    return Axes(mean, directions, RADIUS / usual if usual > 0 else 1.0, spread, rest)
+    return Axes(mean, directions, RADIUS / reach if reach > 0 else 1.0, spread, rest)
 
 
 def from_rows(rows: np.ndarray) -> Axes:

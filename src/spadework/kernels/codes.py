@@ -8,8 +8,8 @@ four depths, each sharper than the one before:
     far   125 axes + rest    96 more
     deep  252 axes + rest   128 more, for descriptors of more than DEEP_FROM channels
 Coordinates are scaled to int16 and rounded. What rounding moves, E, is known, and is added to the distance that is looked for.
-All codes lie in a ball of RADIUS: what lies outside is drawn in to its surface. Drawing in to a ball brings no two points farther apart
-(it is a projection onto a convex set), so the bounds hold for any outlier; and as |x.y| <= RADIUS^2 < 2^30, no sum leaves int32.
+All codes lie in a ball of RADIUS: what lies outside is drawn in to its surface, by a factor that is kept. As |x.y| <= RADIUS^2 < 2^30,
+no sum leaves int32.
 
 Levels are brought to their axes on their own grids and then upsampled, which is linear, so that few products are needed.
 """
@@ -33,7 +33,7 @@ RADIUS = 32_000.0
 LANES = 16
 DEEP_FROM = 512  # channels: measured with 336 the 128 further codes cost the room they take and save little
 PARTS = ("near", "near_halves", "mid", "mid_halves", "far", "far_steps", "deep", "deep_steps", "copies")
-NUMBERS = 8  # float64 at the head of a row: errors at four depths, largest norm, mean square, mean rest, unused
+NUMBERS = 8  # float64 at the head of a row: errors at four depths, largest norm, largest square, mean square, mean rest
 NO_LANE = 2**31 - 1  # half a squared norm that no limit reaches
 
 
@@ -135,12 +135,14 @@ class Encoded:
     """Codes of all fine positions of an image.
 
     codes: int16 (P, width). halves: int32 (P, depths), half the squared norm of the codes at each depth, rounded down.
-    errors: float64 (P, depths), how far rounding moved each. largest: a bound of the norms of its descriptors.
+    errors: float64 (P, depths), how far rounding moved each. factors: float64 (P,), norms by RADIUS, at least 1.
+    largest: a bound of the norms of its descriptors.
     """
 
     codes: np.ndarray
     halves: np.ndarray
     errors: np.ndarray
+    factors: np.ndarray
     largest: float
 
 
@@ -161,6 +163,7 @@ def encode(
         first += channels
     codes = np.empty((count, layout.width), np.int16)
     halves, errors = np.empty((count, layout.depths), np.int32), np.empty((count, layout.depths))
+    factors = np.empty(count)
     places, shares = layout.places
     middle = axes.mean @ axes.directions
 
@@ -182,10 +185,11 @@ def encode(
             codes,
             halves,
             errors,
+            factors,
         )
 
     _shared(count, threads, pool, code)
-    return Encoded(codes, halves, errors, float(np.sqrt(largest)))
+    return Encoded(codes, halves, errors, factors, float(np.sqrt(largest)))
 
 
 def _shared(count: int, threads: int, pool: ThreadPoolExecutor | None, work: Callable[[int, int], None]) -> None:
@@ -206,7 +210,9 @@ def to_row(record: np.ndarray, encoded: Encoded, layout: Layout, axes: Axes) -> 
     numbers[: layout.depths] = encoded.errors.max(axis=0)
     numbers[4] = encoded.largest
     rest = encoded.codes[:, -1].astype(np.float64)
-    numbers[5:7] = 2.0 * float(encoded.halves[:, -1].mean()), float((rest * rest).mean())
+    inside = bool((encoded.factors == 1).all())
+    numbers[5] = 2.0 * float(encoded.halves.max()) + 1.0 if inside else 0.0
+    numbers[6:8] = 2.0 * float(encoded.halves[:, -1].mean()), float((rest * rest).mean())
 
     def part(name: str, kind: type) -> np.ndarray:
         place = PARTS.index(name)
@@ -231,7 +237,7 @@ def to_row(record: np.ndarray, encoded: Encoded, layout: Layout, axes: Axes) -> 
 
 def mean_squares(row: np.ndarray) -> tuple[float, float]:
     """Of an image's codes, in a row: the mean squared norm, and that of what lies outside the axes."""
-    whole, rest = row[: 8 * NUMBERS].view(np.float64)[5:7]
+    whole, rest = row[: 8 * NUMBERS].view(np.float64)[6:8]
     return float(whole), float(rest)
 
 
@@ -268,7 +274,7 @@ def _descriptors_at(record: np.ndarray, layout: Layout, positions: np.ndarray) -
 class QueryCodes:
     """An image's own codes, as the scan reads them.
 
-    codes: int16 (Q, 272): near; near without its rest, mid; far; deep. squares, errors: float64 (Q, depths). largest: see Encoded.
+    codes: int16 (Q, 272): near; near without its rest, mid; far; deep. squares, errors: float64 (Q, depths). factors, largest: see Encoded.
     """
 
     def __init__(self, encoded: Encoded, layout: Layout) -> None:
@@ -279,7 +285,7 @@ class QueryCodes:
         self.codes[:, 32 : 32 + layout.width - 16] = codes[:, 16:]
         self.squares = _squares(codes, layout.depths)
         self.errors = np.ascontiguousarray(encoded.errors)
-        self.largest = encoded.largest
+        self.factors, self.largest = encoded.factors, encoded.largest
 
 
 def _squares(codes: np.ndarray, depths: int) -> np.ndarray:

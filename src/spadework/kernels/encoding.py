@@ -112,7 +112,7 @@ def _quantise(
 
 @compiled(
     "void(int64, int64, float64[:, ::1], int64[:, ::1], int64[:, :, :, ::1], float32[:, :, ::1], float64[::1], float64[::1],"
-    " float64, float64, int64, int64, int64, int16[:, ::1], int32[:, ::1], float64[:, ::1])"
+    " float64, float64, int64, int64, int64, int16[:, ::1], int32[:, ::1], float64[:, ::1], float64[::1])"
 )
 def encode(
     address: int,
@@ -131,6 +131,7 @@ def encode(
     codes: np.ndarray,
     halves: np.ndarray,
     errors: np.ndarray,
+    factors: np.ndarray,
 ) -> None:
     """Codes of the fine positions `first` to `last`; see codes.encode."""
     record = numba.carray(pointer(address), length, np.float32)
@@ -162,9 +163,9 @@ def encode(
                 mean[start : start + c],
             )
             start += c
-        factor = scale
-        if square * scale * scale > radius * radius:
-            factor = radius / math.sqrt(square)
+        outside = max(1.0, scale * math.sqrt(square) / radius)
+        factors[p] = outside
+        factor = scale / outside
         square *= factor * factor
         sums[:] = 0.0
         own = codes[p]

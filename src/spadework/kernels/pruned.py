@@ -6,7 +6,11 @@ interpolated levels rounded to float32 at each step: a descriptor is off by less
 (u = 2^-24; three blends, of three rounded operations each), a pair by less than 16 u (M_q + M_g); ROUNDING takes twice that, which also
 covers float64 rounding in coordinates. With d the kappa-th nearest distance so far, nothing nearer is ever excluded, nor a tie.
 
-What is compared is half the squared norm less the dot product, in integers: ||q - g||^2 = ||q||^2 + 2 (||g||^2 / 2 - q.g).
+What is compared is half the squared norm less the dot product, in integers: t = ||g||^2 / 2 - q.g, for ||q - g||^2 = ||q||^2 + 2 t.
+A query f times as far from the mean as the codes' ball reaches (a defect may) has codes of q / f. From ||f q' - g|| <= T follows
+t <= (G^2 (f - 1) - f^2 ||q'||^2 + T^2) / (2 f), G the largest norm of the image's codes, which for f = 1 is the same as above; T then
+holds f E_q. Where a gallery descriptor lies outside the ball, f = 1 is taken: two points drawn in to a ball lie no farther apart than
+before, for that is a projection onto a convex set.
 
 The order of work makes d small early: every fourth position in both directions first, then every second, then all; each starts from
 what its neighbours found, moved along. One gallery image after the other is scanned by blocks of queries, in strips, one a thread.
@@ -17,6 +21,7 @@ Measured shares and times: docs/performance.md.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -59,7 +64,7 @@ class Coded:
 
 @dataclass
 class Counts:
-    """What a search did: pairs compared, survivors at each depth, exact distances."""
+    """What a search did: pairs compared, survivors at each depth, exact distances; seconds spent on codes of the image, starts, scans."""
 
     pairs: int = 0
     groups: int = 0
@@ -67,6 +72,9 @@ class Counts:
     far: int = 0
     deep: int = 0
     exact: int = 0
+    coding_seconds: float = 0.0
+    start_seconds: float = 0.0
+    scan_seconds: float = 0.0
 
 
 def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: int | None = None) -> Nearest:
@@ -120,8 +128,11 @@ def search(
     """
     count = thread_count(threads)
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
-        encoded = encode(record, own, axes, pool=pool, threads=count)
-        return _Search(QueryCodes(encoded, own), descriptors, own, images, layout, axes, kappa, count, pool).run(counts)
+        began = time.perf_counter()
+        codes = QueryCodes(encode(record, own, axes, pool=pool, threads=count), own)
+        counts = counts or Counts()
+        counts.coding_seconds += time.perf_counter() - began
+        return _Search(codes, descriptors, own, images, layout, axes, kappa, count, pool).run(counts)
 
 
 class _Search:
@@ -147,25 +158,28 @@ class _Search:
         addresses = [(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images]
         self.addresses = np.array(addresses, np.int64)
         numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
-        self.bounds = np.ascontiguousarray(numbers[:, :5])
+        self.bounds = np.ascontiguousarray(numbers[:, :6])
         self.bounds[:, 4] = ROUNDING * axes.scale * (codes.largest + numbers[:, 4])
         self.counts = np.zeros((threads, 6), np.int64)
 
-    def run(self, counts: Counts | None) -> Nearest | None:
+    def run(self, counts: Counts) -> Nearest | None:
         """Do the rounds; None when one gives up."""
-        total = len(self.descriptors) * len(self.images) * self.layout.positions
+        rows = len(self.images) * self.layout.positions
         allowed = 0.0
         for share, (queries, step) in zip(SHARES, rounds(self.grid), strict=False):
-            allowed += share * len(queries) * len(self.images) * self.layout.positions * self.layout.channels
+            allowed += share * len(queries) * rows * self.layout.channels / BLOCKED_A_NANOSECOND / self.threads
+            began = time.perf_counter()
             self._start(queries, step)
-            budget = int(allowed / BLOCKED_A_NANOSECOND / self.threads)
-            if not self._scan(queries, budget):
+            started = time.perf_counter()
+            pays = self._scan(queries, int(allowed))
+            counts.start_seconds += started - began
+            counts.scan_seconds += time.perf_counter() - started
+            if not pays:
                 return None
-        if counts is not None:
-            done = self.counts.sum(axis=0)
-            counts.pairs += total
-            for place, name in enumerate(("groups", "mid", "far", "deep", "exact"), 1):
-                setattr(counts, name, getattr(counts, name) + int(done[place]))
+        counts.pairs += len(self.descriptors) * rows
+        done = self.counts.sum(axis=0)
+        for place, name in enumerate(("groups", "mid", "far", "deep", "exact"), 1):
+            setattr(counts, name, getattr(counts, name) + int(done[place]))
         return Nearest(self.distances, self.indices)
 
     def _start(self, queries: np.ndarray, step: int) -> None:
@@ -243,6 +257,7 @@ class _Search:
                 codes.codes,
                 codes.squares,
                 codes.errors,
+                codes.factors,
                 self.descriptors,
                 self.axes.scale,
                 self.addresses,

@@ -105,11 +105,18 @@ def insert(distances: np.ndarray, indices: np.ndarray, distance: float, index: i
     indices[j] = index
 
 
-@compiled("float64(float64, float64, float64, float64)")
-def _limit(distance: float, scale: float, widening: float, square: float) -> float:
+@compiled("float64(float64, float64, float64, float64, float64, float64)")
+def _limit(distance: float, scale: float, wide: float, square: float, factor: float, largest: float) -> float:
     """The highest value of half a squared norm less the dot product that a pair nearer than `distance` may have; see pruned.py."""
-    reach = scale * math.sqrt(distance) + widening + SLACK
-    return min(max((reach * reach - square) / 2 + 2.0, LOWEST), HIGHEST)
+    reach = scale * math.sqrt(distance) + wide
+    highest = (largest * (factor - 1) - factor * factor * square + reach * reach) / (2 * factor)
+    return min(max(highest + 1e-14 * factor * square + 2.0, LOWEST), HIGHEST)
+
+
+@compiled("float64(float64, float64, float64, float64)")
+def _width(factor: float, own: float, other: float, rounding: float) -> float:
+    """How much farther apart codes may lie than descriptors, in code units."""
+    return factor * (own + SLACK) + other + rounding
 
 
 @compiled(
@@ -179,7 +186,7 @@ def guess(
 
 
 @compiled(
-    "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64, float64[::1],"
+    "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float64, float64[::1],"
     " float64[:, ::1], int16[:, ::1], int32[:, ::1])"
 )
 def _prepare_block(
@@ -189,6 +196,7 @@ def _prepare_block(
     codes: np.ndarray,
     squares: np.ndarray,
     errors: np.ndarray,
+    factors: np.ndarray,
     scale: float,
     bounds: np.ndarray,
     distances: np.ndarray,
@@ -200,9 +208,11 @@ def _prepare_block(
     for j in range(n):
         q = queries[start + j]
         block[j] = codes[q, : 2 * PAIRS]
+        factor = factors[q] if bounds[5] > 0 else 1.0
         for depth in range(limits.shape[0]):
-            wide = errors[q, depth] + bounds[depth] + bounds[4]
-            limits[depth, j] = np.int32(_limit(distances[q, kappa - 1], scale, wide, squares[q, depth]))
+            wide = _width(factor, errors[q, depth], bounds[depth], bounds[4])
+            limit = _limit(distances[q, kappa - 1], scale, wide, squares[q, depth], factor, bounds[5])
+            limits[depth, j] = np.int32(limit)
     for j in range(n, (n + 3) // 4 * 4):
         block[j] = 0
         limits[0, j] = np.int32(LOWEST)
@@ -298,7 +308,7 @@ def _look_deeper(
 
 
 @compiled(
-    "void(int64, int64, int64[::1], int64[::1], int64, float64, float64, float64, float32[::1], float32[::1],"
+    "void(int64, int64, int64[::1], int64[::1], int64, float64, float64, float64, float64, float64, float32[::1], float32[::1],"
     " int32[::1], int64[:, ::1], int64[:, :, :, ::1], float32[:, :, ::1], int64, float32[::1], float64[::1], int64[::1],"
     " int64[::1])"
 )
@@ -311,6 +321,8 @@ def _verify(
     scale: float,
     wide: float,
     square: float,
+    factor: float,
+    largest: float,
     descriptor: np.ndarray,
     record: np.ndarray,
     order: np.ndarray,
@@ -337,11 +349,11 @@ def _verify(
         counts[5] += 1
         distance = exact(descriptor, record, geometry, places, shares, p // width, p % width, room)
         insert(distances, indices, distance, base + p)
-        limit = int(_limit(distances[-1], scale, wide, square))
+        limit = int(_limit(distances[-1], scale, wide, square, factor, largest))
 
 
 @compiled(
-    "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float32[:, ::1], float64,"
+    "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
     " int64[:, ::1], float64[:, ::1], int64[::1], int32[::1], int64, int64, int64[:, ::1], int64[:, :, :, ::1],"
     " float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64, int64[::1])"
 )
@@ -352,6 +364,7 @@ def scan(
     codes: np.ndarray,
     squares: np.ndarray,
     errors: np.ndarray,
+    factors: np.ndarray,
     descriptors: np.ndarray,
     scale: float,
     images: np.ndarray,
@@ -371,10 +384,11 @@ def scan(
 ) -> None:
     """Compare queries `first` to `last` with every image; `distances` and `indices` keep the nearest. Stops when work exceeds `budget`.
 
-    squares, errors: (Q, depths) of the queries' codes. images: (n, 3), addresses of an image's row of codes and of its record, the
-    record's length. bounds: (n, 5), the largest errors of its codes at the four depths, and what rounding of descriptors may add, in
-    code units. offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed near (fours of
-    queries and a group), near (a query and a group), mid, far, and exact distances.
+    squares, errors: (Q, depths) of the queries' codes. factors: (Q,), how far outside the codes' ball each lies. images: (n, 3),
+    addresses of an image's row of codes and of its record, the record's length. bounds: (n, 6), the largest errors of its codes at the
+    four depths, what rounding of descriptors may add, in code units, and the largest squared norm of its codes, or 0 where one of its
+    descriptors lies outside the ball. offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
+    near (fours of queries and a group), near (a query and a group), mid, far, and exact distances.
     """
     strip, kappa, depths = min(groups, STRIP), distances.shape[1], squares.shape[1]
     block = np.empty((QUERIES, 2 * PAIRS), np.int16)
@@ -391,7 +405,7 @@ def scan(
         for start in range(first, last, QUERIES):
             n = min(QUERIES, last - start)
             for strip_first in range(0, groups, STRIP):
-                _prepare_block(queries, start, n, codes, squares, errors, scale, own, distances, block, limits)
+                _prepare_block(queries, start, n, codes, squares, errors, factors, scale, own, distances, block, limits)
                 strip_last = min(groups, strip_first + STRIP)
                 n_hits = _look_near(row + offsets[0], row + offsets[1], strip_first, strip_last, n, block, limits, hits)
                 n_found[:] = 0
@@ -402,7 +416,8 @@ def scan(
                     if n_found[j] == 0:
                         continue
                     q = queries[start + j]
-                    wide = errors[q, depths - 1] + own[depths - 1] + own[4]
+                    factor = factors[q] if own[5] > 0 else 1.0
+                    wide = _width(factor, errors[q, depths - 1], own[depths - 1], own[4])
                     _verify(
                         base,
                         int(limits[depths - 1, j]),
@@ -412,6 +427,8 @@ def scan(
                         scale,
                         wide,
                         squares[q, depths - 1],
+                        factor,
+                        own[5],
                         descriptors[q],
                         record,
                         order,

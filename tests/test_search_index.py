@@ -1,0 +1,193 @@
+"""The search index in a model: what is stored is what would be made, damage is seen, old models work, worn axes are renewed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders import answers, append_to, make_gallery, make_pyramid, normal_pictures, tiny_model, write_pictures
+from test_cli import only_json, run
+
+from spadework import Spade, search_index
+from spadework.correspondence import correspond
+from spadework.errors import ModelError
+from spadework.gallery import Gallery
+from spadework.kernels import blocked, pruned
+from spadework.kernels.codes import encode, to_row
+from spadework.storage import ModelFolder
+
+SHAPES = ((8, 8, 20), (4, 4, 12))
+
+
+@pytest.fixture(autouse=True)
+def no_giving_up(monkeypatch):
+    monkeypatch.setattr(pruned, "SHARES", (1e9, 1e9, 1e9))
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    made = make_gallery(tmp_path / "g.spade", 20, shapes=SHAPES)
+    made.complete()
+    made.folder.commit()
+    made.refresh()
+    return made
+
+
+def same_as_blocked(gallery, images, **options):
+    levels = make_pyramid(100, SHAPES).levels
+    found = correspond(levels, gallery, images, kernel="pruned", **options)
+    expected = correspond(levels, gallery, images, kernel="blocked", **options)
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-12)
+    np.testing.assert_array_equal(found.images, expected.images)
+    np.testing.assert_array_equal(found.positions, expected.positions)
+
+
+def test_every_image_has_the_row_that_its_record_gives(gallery):
+    index = gallery.index("bilinear")
+    assert index.is_stored
+    assert gallery.folder.rows("codes") == gallery.folder.rows("code_checks") == 20
+    for image in range(20):
+        record = np.array(gallery.record(image))
+        row = to_row(record, encode(record, index.layout, index.axes), index.layout, index.axes)
+        np.testing.assert_array_equal(gallery.folder.read("codes", image, image + 1)[0], row)
+
+
+@pytest.mark.parametrize(
+    "upsampling", ["bilinear", "nearest"]
+)  # the index is for bilinear: the other is made as needed
+@pytest.mark.parametrize("images", [range(20), [19, 3], [7]])
+def test_the_index_gives_the_definition(gallery, images, upsampling):
+    same_as_blocked(gallery, images, upsampling=upsampling, kappa=2)
+
+
+def test_a_search_really_uses_what_is_stored(gallery, monkeypatch):
+    monkeypatch.setattr(search_index, "encode", None)  # whoever codes an image of the gallery fails
+    monkeypatch.setattr(search_index, "learn_axes", None)
+    monkeypatch.setattr(blocked, "nearest", None)
+    correspond(make_pyramid(100, SHAPES).levels, gallery, range(20), kernel="pruned")
+
+
+def test_images_that_are_not_coded_yet_are_coded_when_needed(tmp_path):
+    gallery = make_gallery(tmp_path / "g.spade", 20, shapes=SHAPES)
+    assert gallery.folder.rows("codes") == 16  # the last four await `complete`
+    same_as_blocked(gallery, [1, 17, 19])
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_a_gallery_without_an_index_is_searched_all_the_same(tmp_path, storage):
+    folder = ModelFolder.create(tmp_path / "g.spade", {})
+    gallery = Gallery.create(folder, make_pyramid(0, SHAPES), codes=None, storage=storage)
+    append_to(gallery, range(5), shapes=SHAPES)
+    gallery.complete()
+    folder.commit()
+    gallery.refresh()
+    assert gallery.index_summary() is None
+    same_as_blocked(gallery, range(5))
+
+
+def test_an_index_of_another_version_is_passed_over(gallery, monkeypatch):
+    monkeypatch.setattr(search_index, "VERSION", 2)
+    gallery.refresh()
+    assert not gallery.index("bilinear").is_stored
+    same_as_blocked(gallery, range(20))
+
+
+def test_a_damaged_row_is_named_when_it_is_first_read_and_by_verify(gallery):
+    file = gallery.folder.path / gallery.folder.header["arrays"]["codes"]["file"]
+    length = gallery.folder.header["arrays"]["codes"]["row_shape"][0]
+    content = bytearray(file.read_bytes())
+    content[3 * length + 100] ^= 1
+    file.write_bytes(bytes(content))
+    again = Gallery(ModelFolder.open(gallery.folder.path))
+    correspond(make_pyramid(100, SHAPES).levels, again, [0, 1], kernel="pruned")
+    with pytest.raises(ModelError, match="search index of image 3 is damaged"):
+        correspond(make_pyramid(100, SHAPES).levels, again, [2, 3], kernel="pruned")
+    with pytest.raises(ModelError, match="search index of image 3 is damaged"):
+        Gallery(ModelFolder.open(gallery.folder.path)).verify()
+
+
+def test_axes_are_renewed_when_later_images_lie_outside_them(tmp_path, monkeypatch):
+    folder = ModelFolder.create(tmp_path / "g.spade", {})
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(400, 400)))
+
+    def pyramid(index, directions):
+        rng = np.random.default_rng(index)
+        level = rng.normal(size=(8, 8, 20)) @ turn[directions]
+        return type(make_pyramid(0))((level.astype(np.float32),), rng.normal(size=6).astype(np.float32))
+
+    first, later = slice(0, 20), slice(200, 220)
+    gallery = Gallery.create(folder, pyramid(0, first))
+    for index in range(40):
+        picture = normal_pictures(1)[0]
+        gallery.append(pyramid(index, first if index < 17 else later), name=str(index), image=picture)
+    gallery.complete()
+    folder.commit()
+    gallery.refresh()
+    assert gallery.index_summary()["renewed"] >= 1
+    assert gallery.folder.rows("codes") == gallery.folder.rows("code_checks") == 40
+    assert gallery.index("bilinear").axes.rest < 1e-3
+    gallery.verify()
+    levels = pyramid(100, later).levels
+    found = correspond(levels, gallery, range(40), kernel="pruned")
+    expected = correspond(levels, gallery, range(40), kernel="blocked")
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-12)
+    np.testing.assert_array_equal(found.positions, expected.positions)
+
+
+def test_axes_are_not_renewed_without_need(gallery):
+    append_to(gallery, range(20, 60), shapes=SHAPES)
+    gallery.complete()
+    assert gallery.index_summary()["renewed"] == 0
+
+
+def test_rows_held_from_one_search_to_the_next_stay_within_their_room(gallery, monkeypatch):
+    index = gallery.index("bilinear")
+    gallery.coded(range(20), upsampling="bilinear")
+    assert len(index._held) == 20
+    one = next(iter(index._held.values()))
+    monkeypatch.setattr(search_index, "HELD_BYTES", 5 * (one.record.nbytes + one.row.nbytes))
+    coded, _, _ = gallery.coded([3, 4, 5, 6, 7, 8, 9, 3], upsampling="bilinear")
+    gallery.coded([11], upsampling="bilinear")
+    assert len(index._held) == 5
+    assert len(coded) == 8  # those in use are there, whatever is held
+
+
+# ---------------------------------------------------------------- whole models
+
+
+@pytest.mark.parametrize("changes", [{}, {"upsampling": "nearest"}, {"storage": "float16"}, {"kappa": 3}])
+def test_a_model_answers_the_same_with_every_kernel(changes):
+    pictures = normal_pictures(2, start=50)
+    model = tiny_model(6, **changes)
+    fast = model.predict(pictures)
+    model.kernel = "blocked"
+    slow = model.predict(pictures)
+    for a, b in zip(fast, slow, strict=True):
+        np.testing.assert_allclose(a.score_map, b.score_map, rtol=1e-9, atol=1e-12)
+
+
+def test_appending_extends_the_index(tmp_path):
+    model = tiny_model(4)
+    model.save(tmp_path / "m.spade")
+    grown = Spade.load(tmp_path / "m.spade").append(normal_pictures(3, start=4))
+    assert grown.folder_.rows("codes") == 7
+    assert Spade.load(tmp_path / "m.spade").folder_.rows("codes") == 7
+    assert answers(grown) == answers(tiny_model(7))
+
+
+@pytest.mark.parametrize("changes", [{"pyramid": "ensemble"}, {"kernel": "blocked"}])
+def test_no_index_where_no_search_would_use_it(changes):
+    model = tiny_model(4, **changes)
+    assert model.gallery_.index_summary() is None
+    assert "codes" not in model.folder_.header["arrays"]
+
+
+def test_fit_and_info_tell_the_size_and_time_of_the_index(tmp_path):
+    write_pictures(tmp_path / "good", normal_pictures(4))
+    model = tmp_path / "m.spade"
+    done = run("fit", tmp_path / "good", "-o", model, "--image-size", 64)
+    assert done.returncode == 0, done.stderr
+    assert "search index 0." in done.stdout
+    summary = only_json(run("info", model, "--json"))
+    assert summary["search_index"]["megabytes"] > 0
+    assert summary["search_index"]["renewed"] == 0
+    assert "search index 0." in run("info", model).stdout
