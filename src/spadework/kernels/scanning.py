@@ -307,6 +307,14 @@ def _look_deeper(
     counts[4] += passed_far
 
 
+@compiled("int64(int64[::1], int64)")
+def _work(counts: np.ndarray, channels: int) -> int:
+    """Roughly the nanoseconds of all work so far: only for giving up where nothing can be pruned."""
+    looks = MID_COST * counts[2] + FAR_COST * counts[3] + DEEP_COST * counts[4]
+    counts[0] = looks + (EXACT_COST + channels // CHANNELS_A_NANOSECOND) * counts[5]
+    return int(counts[0])
+
+
 @compiled(
     "void(int64, int64, int64[::1], int64[::1], int64, float64, float64, float64, float64, float64, float32[::1], float32[::1],"
     " int32[::1], int64[:, ::1], int64[:, :, :, ::1], float32[:, :, ::1], int64, float32[::1], float64[::1], int64[::1],"
@@ -412,6 +420,8 @@ def scan(
                 _look_deeper(
                     queries, start, codes, row, offsets, hits, n_hits, limits, kappa, found, values, n_found, counts
                 )
+                if _work(counts, descriptors.shape[1]) > budget:
+                    return
                 for j in range(n):
                     if n_found[j] == 0:
                         continue
@@ -441,7 +451,5 @@ def scan(
                         indices[q],
                         counts,
                     )
-                counts[0] = MID_COST * counts[2] + FAR_COST * counts[3] + DEEP_COST * counts[4]
-                counts[0] += (EXACT_COST + descriptors.shape[1] // CHANNELS_A_NANOSECOND) * counts[5]
-                if counts[0] > budget:
-                    return
+                    if _work(counts, descriptors.shape[1]) > budget:
+                        return
