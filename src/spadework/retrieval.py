@@ -10,9 +10,9 @@ Letters: `N` rows, `D` numbers in one, `M` axes, `S` rows sampled, `k` wanted, `
 Why no neighbour is lost. The sketch of x is s(x) = (A y, |y - A'A y|) with y = (x - c) / unit and orthonormal rows in A. Exactly computed it
 has |s(x) - s(z)| <= |x - z| / unit: the remainder is orthogonal to the axes, and two norms differ by no more than their vectors do.
 What is computed errs, with u = 2^-24, by no more than this:
-1. Axes from a Householder QR are orthonormal to 1e-13, float64 sums over D < 1e6 numbers are good to 1e-9, both relative to |y|; float32
-   rounds s(x) by u |y| or, below its normal range, by 2^-140. `slack` is 4 u |y| + 2^-60, its own rounding included. The bound is
-   smaller by the slack of both.
+1. The axes are orthonormal to 1e-13 (which stretches distances by no more), float64 sums over D < 1e6 numbers are good to 1e-9, both
+   relative to |y|; float32 rounds s(x) by u |y| or, below its normal range, by 2^-140. `slack` is 4 u |y| + 2^-60, its own rounding
+   included. The bound is smaller by the slack of both.
 2. Coordinates are cut off at 2^60, so that no square overflows. Cutting two points off at the same box never moves them apart.
 3. Differences, squares, a sum of M + 1 of them in any order, root and subtractions in float32 err by at most (M + 10) u of the root,
    the float64 error of the distance it is held against included; the root is made smaller by so much.
@@ -36,6 +36,8 @@ PATIENCE = 6  # questions answered by comparing all rows before a sketch is made
 HOPELESS = 0.2  # share of rows above which all are compared, in order: quicker from a third on, on a cold disk earlier
 BLOCK = 1 << 19  # numbers of a block of rows: 4 MB in float64
 PICKED = 256  # scattered rows compared at once; reading one maps 64 KB around it
+FAR = 4.0  # rows of a sample that lie farther out, in units, are drawn in to there: they would have axes to themselves
+SMALL = 1 << 18  # multiplications up to which OpenBLAS works in one thread
 COLUMNS = 8192  # sketches compared at once: what is in use stays in the processor's cache
 
 Read = Callable[[int, int], np.ndarray]  # start, stop -> rows, mapped as long as they are held
@@ -66,7 +68,8 @@ class Sketch:
         offsets = sample - centre
         size = float(np.median(np.linalg.norm(offsets, axis=1)))
         unit = float(2.0 ** np.round(np.log2(size))) if size > 0 else 1.0
-        axes = _principal_axes(offsets / unit)
+        offsets /= unit
+        axes = _principal_axes(offsets / np.maximum(1, _norms(offsets) / FAR)[:, None])
         return cls(centre, unit, axes, np.empty((len(axes) + 1, 0), np.float32), np.empty(0, np.float32))
 
     def __len__(self) -> int:
@@ -87,7 +90,6 @@ class Sketch:
         out = np.empty(len(self), np.float32)
         for start in range(0, len(self), COLUMNS):
             difference = self.places[:, start : start + COLUMNS] - place
-            # einsum and not a matrix product: OpenBLAS's threads go on spinning after it and take the cores from the search that follows
             np.einsum("mb,mb->b", difference, difference, out=out[start : start + COLUMNS])
         np.sqrt(out, out=out)
         out *= np.float32(1 - (len(self.axes) + 10) * ROUNDOFF)
@@ -98,12 +100,8 @@ class Sketch:
     def _sketch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places float32 (M + 1, B) and slack float32 (B,) of rows (B, D)."""
         offsets = (rows.astype(np.float64) - self.centre) / self.unit  # (B, D)
-        if len(offsets) == 1:  # a single question goes without BLAS, see `bounds`
-            inside = np.einsum("md,bd->bm", self.axes, offsets)
-            outside = offsets - np.einsum("md,bm->bd", self.axes, inside)
-        else:
-            inside = offsets @ self.axes.T
-            outside = offsets - inside @ self.axes
+        inside = _product(offsets, self.axes.T)
+        outside = offsets - _product(inside, self.axes)
         places = np.vstack([inside.T, _norms(outside)])
         slack = np.minimum(4 * ROUNDOFF * _norms(offsets) + 2.0**-60, 64 * LIMIT)  # more than any root: no bound at all
         return np.clip(places, -LIMIT, LIMIT).astype(np.float32), slack.astype(np.float32)
@@ -146,15 +144,17 @@ class Retrieval:
         """The sketch of all rows, made or extended where needed; None where comparing all rows is quicker."""
         if self.rows * dimension <= FEW or 2 * k > HOPELESS * self.rows:
             return None
-        if self._sketch is None:
+        sketch = self._sketch
+        if sketch is None:
             self._asked += 1
             if self._asked <= PATIENCE:
                 return None
             chosen = np.random.default_rng(0).choice(self.rows, min(SAMPLE, self.rows), replace=False)
-            self._sketch = Sketch.learn(np.concatenate([self._pick(part) for part in _parts(np.sort(chosen))]))
-        if len(self._sketch) < self.rows:
-            self._sketch = self._sketch.extend(self._read, self.rows)
-        return self._sketch
+            sketch = Sketch.learn(np.concatenate([self._pick(part) for part in _parts(np.sort(chosen))]))
+        if len(sketch) < self.rows:
+            sketch = sketch.extend(self._read, self.rows)
+        self._sketch = sketch
+        return sketch
 
     def _by_bounds(
         self, bounds: np.ndarray, unit: float, vector: np.ndarray, k: int, exclude: int | None
@@ -191,13 +191,36 @@ class Retrieval:
 
 
 def _principal_axes(offsets: np.ndarray) -> np.ndarray:
-    """Orthonormal rows (M, D) that nearly span the M principal axes of (S, D), by subspace iteration. Any orthonormal axes are right,
-    these bring the highest bounds."""
+    """Orthonormal rows (M, D) that nearly span the first principal axes of (S, D); fewer where there are fewer. By subspace iteration:
+    any orthonormal axes are right, these bring high bounds."""
     dimension = offsets.shape[1]
-    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(dimension, min(AXES, dimension))))[0]
+    axes = np.random.default_rng(0).normal(size=(min(AXES, dimension), dimension))
     for _ in range(4):
-        axes = np.linalg.qr(offsets.T @ (offsets @ axes))[0]
-    return np.ascontiguousarray(axes.T)
+        scores = _orthonormal(_product(offsets, axes.T).T)  # (M, S)
+        axes = _orthonormal(_product(offsets.T, scores.T).T)
+    return axes
+
+
+def _orthonormal(rows: np.ndarray) -> np.ndarray:
+    """Orthonormal rows that span the same, without what is a millionth of the largest or less, which rounding has spoilt."""
+    for _ in range(3):  # the first leaves errors of 1e-4 at worst, the second none that the third could mend
+        values, vectors = np.linalg.eigh(_product(rows, rows.T))
+        kept = values > 1e-12 * values.max(initial=0)
+        rows = _product((vectors[:, kept] / np.sqrt(values[kept])).T, rows)
+    return rows
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`left @ right` in pieces that OpenBLAS does in one thread, where `right` is the smaller.
+
+    Its threads go on spinning after a product and take the cores from the search that follows; on a busy machine they wait for each
+    other (measured there: choosing axes took 1.2 s with them, 15 ms without).
+    """
+    step = max(2, SMALL // max(1, right.size))
+    pieces = len(left) // step
+    product = left[: pieces * step].reshape(pieces, step, left.shape[1]) @ right
+    rest = np.einsum("bd,dm->bm", left[pieces * step :], right)
+    return np.concatenate([product.reshape(pieces * step, right.shape[1]), rest])
 
 
 def _blocks(start: int, stop: int, dimension: int) -> Iterator[tuple[int, int]]:
