@@ -156,8 +156,8 @@ def measure(path: Path, pictures: int) -> Row:
         "again_seconds": statistics.median(again),
         "retrieval_ms": 1000 * statistics.median(retrieval),
         "longest_retrieval_ms": 1000 * max(retrieval),
-        "resident_mb": resident_mb(),
-        "peak_mb": peak_mb(),
+        "resident_mb": memory_mb("VmRSS"),
+        "peak_mb": memory_mb("VmHWM"),
         "same_answer": all(same_neighbours(model.gallery_, vector) for vector, _ in asked[-2:]),
     }
 
@@ -195,12 +195,13 @@ def same_neighbours(gallery: Gallery, vector: np.ndarray) -> bool:
     return bool(np.array_equal(found[0], order) and np.array_equal(found[1], distances[order]))
 
 
-def resident_mb() -> float:
-    """Resident memory of this process in MiB; where the system does not tell, its peak."""
+def memory_mb(what: str) -> float:
+    """Resident memory of this process in MiB, now ("VmRSS") or at its highest ("VmHWM"; that of the process's `getrusage` is at least its
+    parent's); where the system does not tell, its peak."""
     status = Path("/proc/self/status")
     if not status.exists():
         return peak_mb()
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    line = next(line for line in status.read_text().splitlines() if line.startswith(what))
     return int(line.split()[1]) / 2**10
 
 

@@ -31,9 +31,9 @@ class Rows:
         self.rows, self.compared = rows, 0
         compare = retrieval._squared_distances
 
-        def counting(part, vector):
+        def counting(part, *rest):
             self.compared += len(part)
-            return compare(part, vector)
+            return compare(part, *rest)
 
         monkeypatch.setattr(retrieval, "_squared_distances", counting)
 

@@ -32,7 +32,7 @@ SAMPLE = 1024
 LIMIT = 2.0**60
 ROUNDOFF = 2.0**-24
 FEW = 1 << 20  # numbers in all rows up to which no sketch is made: comparing them takes a millisecond or two
-PATIENCE = 6  # questions answered by comparing all rows before a sketch is made: making it takes about as long
+PATIENCE = 5  # questions answered by comparing all rows before a sketch is made: making it takes about as long
 HOPELESS = 0.2  # share of rows above which all are compared, in order: quicker from a third on, on a cold disk earlier
 BLOCK = 1 << 19  # numbers of a block of rows: 4 MB in float64
 PICKED = 256  # scattered rows compared at once; reading one maps 64 KB around it
@@ -80,16 +80,19 @@ class Sketch:
         places = np.empty((len(self.axes) + 1, rows), np.float32)
         slack = np.empty(rows, np.float32)
         places[:, : len(self)], slack[: len(self)] = self.places, self.slack
+        room = _room(rows - len(self), len(self.centre), copies=2)
         for start, stop in _blocks(len(self), rows, len(self.centre)):
-            places[:, start:stop], slack[start:stop] = self._sketch(read(start, stop))
+            places[:, start:stop], slack[start:stop] = self._sketch(read(start, stop), room)
         return Sketch(self.centre, self.unit, self.axes, places, slack)
 
     def bounds(self, vector: np.ndarray) -> np.ndarray:
         """Return a lower bound of each row's distance to `vector`, in units: float32 (N,). Not squared; below 0 is possible."""
-        place, slack = self._sketch(vector[None])
+        place, slack = self._sketch(vector[None], _room(1, len(vector), copies=2))
         out = np.empty(len(self), np.float32)
+        room = np.empty((len(place), COLUMNS), np.float32)
         for start in range(0, len(self), COLUMNS):
-            difference = self.places[:, start : start + COLUMNS] - place
+            block = self.places[:, start : start + COLUMNS]
+            difference = np.subtract(block, place, out=room[:, : block.shape[1]])
             np.einsum("mb,mb->b", difference, difference, out=out[start : start + COLUMNS])
         np.sqrt(out, out=out)
         out *= np.float32(1 - (len(self.axes) + 10) * ROUNDOFF)
@@ -97,11 +100,13 @@ class Sketch:
         out -= slack
         return out
 
-    def _sketch(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _sketch(self, rows: np.ndarray, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Places float32 (M + 1, B) and slack float32 (B,) of rows (B, D)."""
-        offsets = (rows.astype(np.float64) - self.centre) / self.unit  # (B, D)
+        offsets, outside = room[:, : len(rows)]
+        np.subtract(rows, self.centre, out=offsets)
+        offsets /= self.unit
         inside = _product(offsets, self.axes.T)
-        outside = offsets - _product(inside, self.axes)
+        np.subtract(offsets, _product(inside, self.axes, out=outside), out=outside)
         places = np.vstack([inside.T, _norms(outside)])
         slack = np.minimum(4 * ROUNDOFF * _norms(offsets) + 2.0**-60, 64 * LIMIT)  # more than any root: no bound at all
         return np.clip(places, -LIMIT, LIMIT).astype(np.float32), slack.astype(np.float32)
@@ -177,13 +182,15 @@ class Retrieval:
 
     def _by_all(self, vector: np.ndarray, k: int, exclude: int | None) -> tuple[np.ndarray, np.ndarray]:
         distances = np.empty(self.rows, np.float64)
+        room = _room(self.rows, len(vector))
         for start, stop in _blocks(0, self.rows, len(vector)):
-            distances[start:stop] = _squared_distances(self._read(start, stop), vector)
+            distances[start:stop] = _squared_distances(self._read(start, stop), vector, room)
         rows = np.arange(self.rows)
         return _best(rows, distances, k) if exclude is None else _best(*_without(exclude, rows, distances), k)
 
     def _compare(self, chosen: np.ndarray, vector: np.ndarray) -> np.ndarray:
-        return np.concatenate([_squared_distances(self._pick(part), vector) for part in _parts(chosen)])
+        room = np.empty((1, min(PICKED, len(chosen)), len(vector)), np.float64)
+        return np.concatenate([_squared_distances(self._pick(part), vector, room) for part in _parts(chosen)])
 
     def _pick(self, chosen: np.ndarray) -> np.ndarray:
         """A copy of scattered rows; the map is let go."""
@@ -204,29 +211,42 @@ def _principal_axes(offsets: np.ndarray) -> np.ndarray:
 def _orthonormal(rows: np.ndarray) -> np.ndarray:
     """Orthonormal rows that span the same, without what is a millionth of the largest or less, which rounding has spoilt."""
     for _ in range(3):  # the first leaves errors of 1e-4 at worst, the second none that the third could mend
-        values, vectors = np.linalg.eigh(_product(rows, rows.T))
+        vectors, values, _ = np.linalg.svd(
+            _product(rows, rows.T)
+        )  # as `eigh`, which starts threads for 32 x 32 numbers
         kept = values > 1e-12 * values.max(initial=0)
         rows = _product((vectors[:, kept] / np.sqrt(values[kept])).T, rows)
     return rows
 
 
-def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _product(left: np.ndarray, right: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """`left @ right` in pieces that OpenBLAS does in one thread, where `right` is the smaller.
 
     Its threads go on spinning after a product and take the cores from the search that follows; on a busy machine they wait for each
     other (measured there: choosing axes took 1.2 s with them, 15 ms without).
     """
+    height, width = len(left), right.shape[1]
+    out = np.empty((height, width), np.float64) if out is None else out
     step = max(2, SMALL // max(1, right.size))
-    pieces = len(left) // step
-    product = left[: pieces * step].reshape(pieces, step, left.shape[1]) @ right
-    rest = np.einsum("bd,dm->bm", left[pieces * step :], right)
-    return np.concatenate([product.reshape(pieces * step, right.shape[1]), rest])
+    pieces, whole = height // step, height // step * step
+    np.matmul(left[:whole].reshape(pieces, step, left.shape[1]), right, out=out[:whole].reshape(pieces, step, width))
+    np.einsum("bd,dm->bm", left[whole:], right, out=out[whole:])
+    return out
 
 
 def _blocks(start: int, stop: int, dimension: int) -> Iterator[tuple[int, int]]:
     step = max(1, BLOCK // max(1, dimension))
     for first in range(start, stop, step):
         yield first, min(first + step, stop)
+
+
+def _room(rows: int, dimension: int, *, copies: int = 1) -> np.ndarray:
+    """Where blocks are computed, one after another: float64 (copies, B, D).
+
+    A new array for each block would be memory that the system hands out, clears and takes back each time (measured: five times the
+    work of the whole pass).
+    """
+    return np.empty((copies, min(rows, max(1, BLOCK // max(1, dimension))), dimension), np.float64)
 
 
 def _parts(chosen: np.ndarray) -> Iterator[np.ndarray]:
@@ -238,9 +258,9 @@ def _norms(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.sqrt(np.einsum("bd,bd->b", rows, rows)))
 
 
-def _squared_distances(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+def _squared_distances(rows: np.ndarray, vector: np.ndarray, room: np.ndarray) -> np.ndarray:
     """float64, from the differences: float64 (B,). The same for a row whatever other rows stand beside it."""
-    difference = rows.astype(np.float64) - vector
+    difference = np.subtract(rows, vector, out=room[0, : len(rows)], dtype=np.float64)
     return np.asarray(np.einsum("bd,bd->b", difference, difference))
 
 
