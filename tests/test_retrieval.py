@@ -57,7 +57,7 @@ def clusters(n: int, dimension: int, *, spread: float = 0.1) -> np.ndarray:
 
 def with_outliers(far: float, *, every: int = 900, scale: float = 1) -> np.ndarray:
     rows = clusters(1500, 60) * np.float32(scale)
-    rows[every // 2 :: every] = far
+    rows[every // 2 :: every] = far * np.sign(rng_of("outliers").normal(size=rows[every // 2 :: every].shape))
     return rows
 
 
@@ -76,7 +76,7 @@ DATA = {
     "near float32's limit": lambda: clusters(1500, 60) * np.float32(1e37),
     "one outlier": lambda: with_outliers(1e6),
     "one outlier beyond any": lambda: with_outliers(3e38, scale=1e-30),
-    "many outliers": lambda: with_outliers(1e9, every=50),
+    "many outliers": lambda: with_outliers(1e9, every=20),
 }
 EASY = {"clusters", "fewer numbers than axes", "tiny", "huge", "near float32's limit", "one outlier", "many outliers"}
 
@@ -109,6 +109,24 @@ def test_no_bound_is_above_its_distance(name, at_once):
     for vector in questions(rows):
         exact = np.sqrt(oracle_distances(rows, vector)) / np.longdouble(sketch.unit)
         assert (sketch.bounds(vector) <= exact).all()
+
+
+def test_outliers_cost_the_others_no_axes(at_once):
+    rows = DATA["many outliers"]()
+    sketch = Sketch.learn(rows[:300]).extend(lambda start, stop: rows[start:stop], len(rows))
+    exact = np.sqrt(oracle_distances(rows, rows[3]))
+    near = (exact > 0) & (exact < 100)
+    share = sketch.bounds(rows[3])[near] * sketch.unit / exact[near]
+    assert np.median(share) > 0.9
+
+
+@pytest.mark.parametrize("steep", [1.0, 1e-1, 1e-3])
+def test_axes_are_orthonormal_also_where_rows_nearly_coincide(steep):
+    rng = rng_of("axes", steep)
+    rows = rng.normal(size=(20, 20)) @ (steep ** np.arange(20)[:, None] * rng.normal(size=(20, 300)))
+    axes = retrieval._orthonormal(rows)
+    assert 2 <= len(axes) <= 20
+    np.testing.assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-13)
 
 
 def oracle_distances(rows, vector):
