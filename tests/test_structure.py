@@ -23,7 +23,7 @@ ORDER = """
 errors
 check
 images pyramid ranking calibration
-backbones storage kernels metrics scores
+backbones storage retrieval entries kernels metrics scores
 search_index
 gallery datasets
 correspondence

@@ -8,8 +8,8 @@ Kept in a model folder (storage.py), `N` images:
     thumbnails        (bytes,) uint8: JPEG pictures one after another
     codes, ...        prepared for the search: see search_index.py
     entries           (bytes,) uint8: one JSON line an image: name, size [H, W], thumbnail [start, end, CRC-32], sha256 of shape and pixels
-Only the global vectors and the entries are held in memory. Rows of `pyramids` are mapped while they are used and let go, so memory does
-not grow with N, nor with the number of inspections.
+Everything is mapped while it is used and let go, so memory does not grow with the number of inspections, and with N only by the few
+bytes an image that say where its entry ends, whether its row was checked, and, among many, roughly where its global vector lies (retrieval.py).
 """
 
 from __future__ import annotations
@@ -17,41 +17,25 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import cv2
 import numpy as np
 
+from spadework.entries import Entries
 from spadework.errors import ModelError
 from spadework.images import pixel_hash, shrink
 from spadework.kernels.axes import Axes
 from spadework.kernels.codes import Layout
 from spadework.kernels.pruned import Coded
 from spadework.pyramid import Geometry, Pyramid, descriptors
+from spadework.retrieval import Retrieval
 from spadework.search_index import LEARN_FROM, SearchIndex
 from spadework.storage import ModelFolder
 
 STORAGE_TYPES = {"float32": "<f4", "float16": "<f2"}
 FLOAT16_MAX = 65504.0
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is known of a normal image besides its features."""
-
-    name: str
-    size: tuple[int, int]  # (H, W) in pixels of the original
-    thumbnail: tuple[int, int, int]  # start, end, CRC-32
-    sha256: str
-
-    @classmethod
-    def from_json(cls, line: bytes) -> Entry:
-        """Read one line of `entries`."""
-        data = json.loads(line)
-        height, width = data["size"]
-        start, end, check = data["thumbnail"]
-        return cls(data["name"], (height, width), (start, end, check), data["sha256"])
 
 
 class Gallery:
@@ -62,6 +46,7 @@ class Gallery:
         stored = folder.header["gallery"]
         self.geometry = Geometry(tuple((h, w, c) for h, w, c in stored["shapes"]))
         self.thumbnail_side = int(stored["thumbnail_side"])
+        self._retrieval = Retrieval(partial(folder.read, "globals"))
         self._load()
 
     @classmethod
@@ -88,12 +73,12 @@ class Gallery:
         return cls(folder)
 
     def _load(self) -> None:
-        self.globals = np.array(self.folder.read("globals"))
         self._checks = np.array(self.folder.read("pyramid_checks"))
-        self.entries = [Entry.from_json(line) for line in self.folder.read("entries").tobytes().splitlines()]
+        self.entries = Entries(partial(self.folder.read, "entries"), self.folder.rows("entries"))
         self._checked = np.zeros(len(self._checks), bool)
         self._indices: dict[str, SearchIndex] = {}
-        counts = {self.folder.rows("pyramids"), len(self.globals), len(self._checks), len(self.entries)}
+        self._retrieval.resize(self.folder.rows("globals"))
+        counts = {self.folder.rows("pyramids"), self._retrieval.rows, len(self._checks), len(self.entries)}
         if len(counts) != 1:
             raise ModelError(
                 f"{self.folder.path}: its arrays count different numbers of images {sorted(counts)}. Fit again."
@@ -101,6 +86,11 @@ class Gallery:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @property
+    def globals(self) -> np.ndarray:
+        """The global vectors, float32 (N, D), mapped as long as they are held."""
+        return self.folder.read("globals", 0, len(self))
 
     def append(self, pyramid: Pyramid, *, name: str, image: np.ndarray, sha256: str | None = None) -> None:
         """Add one image; it counts when the folder is next committed (then call `refresh`).
@@ -175,17 +165,7 @@ class Gallery:
 
         Source: Cohen and Hoshen 2020, section 3.2.
         """
-        distances = _squared_distances(self.globals, global_vector)
-        if exclude is not None:
-            distances[exclude] = np.inf
-        k = min(k, len(distances) - (exclude is not None))
-        if k < len(distances):
-            bound = np.partition(distances, k - 1)[k - 1] if k else -np.inf
-            chosen = np.flatnonzero(distances <= bound)  # all ties at the bound, so that the lower index wins below
-        else:
-            chosen = np.arange(len(distances))
-        order = chosen[np.lexsort((chosen, distances[chosen]))][:k]
-        return order, distances[order]
+        return self._retrieval.nearest(global_vector, k, exclude=exclude)
 
     def coded(self, images: Sequence[int], *, upsampling: str) -> tuple[list[Coded], Layout, Axes]:
         """Return images ready for `kernels.pruned.search`, their layout and axes.
@@ -250,13 +230,3 @@ class Gallery:
 def _encode(image: np.ndarray) -> np.ndarray:
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
     return data.reshape(-1)
-
-
-def _squared_distances(rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """float64 from the differences, in blocks: a copy in float64 of all rows would double the memory."""
-    out = np.empty(len(rows), np.float64)
-    step = max(1, 1_000_000 // max(1, rows.shape[1]))
-    for start in range(0, len(rows), step):
-        difference = rows[start : start + step].astype(np.float64) - vector
-        out[start : start + step] = np.einsum("ij,ij->i", difference, difference)
-    return out
