@@ -39,6 +39,7 @@ MATCHES = 4  # of a neighbour's kappa matches, those tried as a start
 # `blocked` does about 60 multiply-adds a nanosecond and thread. A scan may take up to these shares of its time, by rounds, then gives up.
 BLOCKED_A_NANOSECOND = 60
 SHARES = (1.0, 0.35, 0.35)
+LEAST = 2_000_000  # nanoseconds that a scan may take in any case
 FEW = 256  # queries or gallery rows below which a flat search is not worth preparing for
 NOT_FOR = 128  # neighbours: keeping them sorted one by one would cost more than a product
 NONE = np.iinfo(np.int64).max
@@ -171,7 +172,7 @@ class _Search:
             began = time.perf_counter()
             self._start(queries, step)
             started = time.perf_counter()
-            pays = self._scan(queries, int(allowed))
+            pays = self._scan(queries, max(LEAST, int(allowed)))
             counts.start_seconds += started - began
             counts.scan_seconds += time.perf_counter() - started
             if not pays:
