@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from spadework.report.sheet import Colour, stamp, tag
-from spadework.scores import Region
+from spadework.scores import Region, bounds
 
 Box = tuple[int, int, int, int]  # y0, x0, y1, x1, the ends exclusive
 
@@ -193,8 +193,11 @@ def _draw_border(drawn: np.ndarray, mask: np.ndarray, colour: Colour, width: int
 
     A dark edge runs around it, `width` is at least 2: JPEG keeps no colour of a line of one pixel.
     """
+    part = bounds(mask, margin=width)  # nothing is drawn beyond
+    if part is None:
+        return
+    drawn, solid = drawn[part], mask[part].astype(np.uint8)
     square = np.ones((3, 3), np.uint8)
-    solid = mask.astype(np.uint8)
     inner = cv2.erode(solid, square, borderValue=0)
     wide = cv2.dilate(solid, square, iterations=width - 1)
     drawn[cv2.dilate(wide, square) > inner] = 0
