@@ -178,15 +178,21 @@ def pool(level: np.ndarray, side: int) -> np.ndarray:
         return level
     if side % 2 == 0 or side < 1:
         raise InputError(f"pooling must be odd and at least 1, not {side}.")
-    height, width = level.shape[:2]
-    rows, columns = _band(height, side), _band(width, side)
-    return np.ascontiguousarray(np.matmul(columns, np.tensordot(rows, level, axes=(1, 0))))
+    return _window_mean(_window_mean(level, side // 2, axis=0), side // 2, axis=1)
 
 
-@lru_cache(maxsize=64)
-def _band(size: int, side: int) -> np.ndarray:
-    distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
-    band = (distance <= side // 2).astype(np.float32)
-    band /= band.sum(axis=1, keepdims=True)
-    band.setflags(write=False)
-    return band
+def _window_mean(level: np.ndarray, reach: int, *, axis: int) -> np.ndarray:
+    """Mean of each place with its neighbours up to `reach` away along one axis.
+
+    Sums of shifted maps, no matrix product: its threads go on spinning afterwards and take the cores from the forward pass
+    beside it (embedded network, two cores: 0.3 ms a picture, against 4.9 ms with products).
+    """
+    means = level.copy()
+    total, part = np.moveaxis(means, axis, 0), np.moveaxis(level, axis, 0)
+    for step in range(1, reach + 1):
+        total[step:] += part[:-step]
+        total[:-step] += part[step:]
+    place = np.arange(len(part))
+    count = np.minimum(place + reach, len(part) - 1) - np.maximum(place - reach, 0) + 1
+    total /= count.astype(np.float32)[:, None, None]
+    return means
