@@ -8,7 +8,8 @@
       explanations/NAME.jpg                suspicious places beside the normal places they were matched with, on request
 
 NAME is the picture's path below the folder that was given, without its suffix: the folders of the input are mirrored.
-A picture is done when the journal holds it with the same size, time of change, model and options, and its files are there.
+A picture is done when the journal holds it with the same size, time of change, model and options, and its files are there. Size and time
+are those from before it was read. The next picture is inspected in a thread while the last one is written.
 """
 
 from __future__ import annotations
