@@ -82,7 +82,9 @@ def check(model: Spade, pictures: list[str], kappa: int, sample: int) -> Row:
         if row["by_definition"] < sample:
             by_definition(model, seen, [int(i) for i in nearest][:10], kappa, row, rng)
     checked = row["positions"] > 0 and row["by_definition"] > 0
-    row["same_answer"] = checked and row["lost"] == 0 and row["difference"] < 1e-9 and row["definition_difference"] < 1e-9
+    row["same_answer"] = (
+        checked and row["lost"] == 0 and row["difference"] < 1e-9 and row["definition_difference"] < 1e-9
+    )
     return row
 
 
@@ -106,9 +108,7 @@ def compare(model: Spade, seen: Seen, images: list[int], kappa: int, row: Row) -
     row["other_match"] += int((found.indices != theirs.indices).any(axis=1).sum())
 
 
-def by_definition(
-    model: Spade, seen: Seen, images: list[int], kappa: int, row: Row, rng: np.random.Generator
-) -> None:
+def by_definition(model: Spade, seen: Seen, images: list[int], kappa: int, row: Row, rng: np.random.Generator) -> None:
     found = ours(model, seen, images, kappa)
     if found is None:
         return

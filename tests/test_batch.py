@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 from builders import normal_pictures, write_pictures
 
-from spadework import Spade
+from spadework import Spade, batch
 from spadework.batch import find_jobs, inspect_batch
-from spadework.errors import InputError, OutputError
+from spadework.errors import InputError, ModelError, OutputError
 
 
 def names(inputs, **options):
@@ -313,7 +314,63 @@ def test_a_full_or_read_only_disk_ends_a_batch(code, model, pictures, tmp_path, 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(OutputError, match=os.strerror(code)):
         inspect_batch(asked, [tmp_path / "in"], tmp_path / "out")
-    assert len(asked.asked) == 1
+    assert len(asked.asked) <= 2  # the next was under way
+
+
+def test_the_next_picture_is_inspected_while_the_last_is_written(model, pictures, tmp_path, monkeypatch):
+    second, real = threading.Event(), batch.write_file
+
+    class Announcing(Counting):
+        def predict_each(self, paths, **options):
+            for found in super().predict_each(paths, **options):
+                if len(self.asked) == 2:
+                    second.set()
+                yield found
+
+    def write_file(path, data):
+        assert second.wait(10)
+        real(path, data)
+
+    monkeypatch.setattr(batch, "write_file", write_file)
+    assert len(inspect_batch(Announcing(model), [tmp_path / "in"], tmp_path / "out").rows) == 4
+    lines = (tmp_path / "out" / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["000", "001", "002", "003"]
+
+
+def test_an_error_of_the_model_ends_a_batch_where_it_comes(model, pictures, tmp_path):
+    class Failing(Counting):
+        def predict_each(self, paths, **options):
+            for found in super().predict_each(paths, **options):
+                if len(self.asked) == 3:
+                    raise ModelError("damaged")
+                yield found
+
+    with pytest.raises(ModelError, match="damaged"):
+        inspect_batch(Failing(model), [tmp_path / "in"], tmp_path / "out")
+    assert inspected_names(tmp_path / "out") == ["000", "001"]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("spadework-")]
+
+
+def test_a_picture_that_changes_while_it_is_inspected_is_inspected_again(model, pictures, tmp_path):
+    class Changing(Counting):
+        def predict_each(self, paths, **options):
+            for found in super().predict_each(paths, **options):
+                if len(self.asked) == 2:
+                    pictures[1].write_bytes(pictures[3].read_bytes() + b"more")
+                    pictures[2].write_text("no picture any more")
+                yield found
+
+    untouched = inspect_batch(model, [tmp_path / "in"], tmp_path / "untouched")
+    result = inspect_batch(Changing(model), [tmp_path / "in"], tmp_path / "out")
+    for at in (0, 1):  # what was inspected is what is shown
+        assert result.rows[at]["score"] == untouched.rows[at]["score"]
+        name = result.rows[at]["overlay"]
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "untouched" / name).read_bytes()
+    again = Counting(model)
+    second = inspect_batch(again, [tmp_path / "in"], tmp_path / "out")
+    assert second.resumed == 2
+    assert [Path(failure.path).name for failure in second.failures] == ["002.png"]
+    assert second.rows[1]["score"] == untouched.rows[3]["score"]
 
 
 def test_a_file_where_all_maps_should_go_ends_a_batch(model, pictures, tmp_path):

@@ -6,6 +6,8 @@ import gc
 import inspect
 import json
 import os
+import threading
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from spadework import storage
 from spadework.backbones import PAPER
 from spadework.detectors import DETECTORS, get_detector, load_detector
 from spadework.detectors.base import Judgement
+from spadework.detectors.reading import in_background, work_ahead
 from spadework.detectors.spade import Spade
 from spadework.errors import ImageError, InputError, ModelError, SpadeworkError
 from spadework.prediction import Failure, Prediction, Predictions
@@ -313,12 +316,10 @@ def test_few_decoded_pictures_are_held_at_a_time(name, fitted):
 
 
 def test_a_loop_left_early_leaves_no_threads(name, fitted):
-    import threading
-
     for _ in fitted.predict_each(FRESH * 5):
         break
     gc.collect()
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("spadework-read")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("spadework-")]
 
 
 # ---------------------------------------------------------------- saving
@@ -530,6 +531,63 @@ def test_another_image_size_after_fit_is_refused_not_answered_wrongly():
 
 def test_threads_change_nothing(model):
     assert answers(tiny_model(6, threads=1)) == answers(model)
+
+
+@pytest.mark.parametrize(("threads", "passes"), [(None, 2), (1, 1)])
+def test_forward_passes_run_two_at_a_time_but_not_where_one_thread_is_asked_for(threads, passes, monkeypatch):
+    model = tiny_model(threads=threads)
+    together, most, real, lock = 0, 0, Spade._pyramid, threading.Lock()
+
+    def pyramid(self, view):
+        nonlocal together, most
+        with lock:
+            together += 1
+            most = max(most, together)
+        time.sleep(0.05)  # long enough for another to begin
+        try:
+            return real(self, view)
+        finally:
+            with lock:
+                together -= 1
+
+    monkeypatch.setattr(Spade, "_pyramid", pyramid)
+    model.predict(normal_pictures(6, start=50))
+    assert most == passes
+
+
+def test_predictions_hold_their_pictures_only_when_asked_to(model):
+    assert model.predict(FRESH)[0].image is None
+    kept = list(model.predict_each(FRESH, keep_images=True))
+    assert all(found.image.tobytes() == picture.tobytes() for found, picture in zip(kept, FRESH, strict=True))
+
+
+def test_work_ahead_keeps_the_order_and_begins_nothing_that_nobody_waits_for():
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        time.sleep(0.02 if item % 2 else 0.0)
+        if item == 7:
+            raise ValueError("seven")
+        return item
+
+    found = work_ahead(range(100), work, threads=2)
+    assert [next(found) for _ in range(7)] == list(range(7))
+    with pytest.raises(ValueError, match="seven"):
+        next(found)
+    assert max(begun) <= 9
+
+
+def test_in_background_gives_an_error_in_its_place():
+    def items():
+        yield from (1, 2)
+        raise ValueError("third")
+
+    found = in_background(items())
+    assert (next(found), next(found)) == (1, 2)
+    with pytest.raises(ValueError, match="third"):
+        next(found)
+    assert list(in_background([])) == []
 
 
 def test_a_judgement_without_anything_is_an_error(model):

@@ -19,7 +19,18 @@ from spadework.report import charts, data_uri, heat_range, outline, overlay, wri
 from spadework.report import sheet as sheet_module
 from spadework.report.html import _spots
 from spadework.report.montage import PATCH, VERDICTS, Place, _about, montage, overlay_sheet
-from spadework.report.pictures import GROUND, HOT, MARK, draw_boxes, heat_scale, number_places, region_top, scaled
+from spadework.report.pictures import (
+    COLD,
+    GROUND,
+    HOT,
+    MARK,
+    STRONGEST,
+    draw_boxes,
+    heat_scale,
+    number_places,
+    region_top,
+    scaled,
+)
 from spadework.scores import find_regions
 
 VOID = {"meta", "img", "br", "line", "rect", "polyline"}
@@ -255,6 +266,18 @@ def test_overlay_by_hand():
     outlined = overlay(np.full((12, 12, 3), 100, np.uint8), above, low=0.99, high=9.0, threshold=0.5)
     assert (outlined[4, 4:9] == 255).all()  # the border of what lies above the threshold
     assert (outlined[0] == 100).all()
+
+
+def test_heat_is_blended_as_defined_to_the_byte():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 70, 3), dtype=np.uint8)  # several bands, the last one shorter
+    heat = rng.random((300, 70), dtype=np.float32)
+    heat[:40] = 0.0
+    shade = np.rint(COLD + heat * (HOT - COLD)).astype(np.uint8)
+    colours = cv2.applyColorMap(shade, cv2.COLORMAP_TURBO)[..., ::-1]
+    opacity = STRONGEST * heat[..., None]
+    expected = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    np.testing.assert_array_equal(overlay(image, heat, low=0.0, high=1.0), expected)
 
 
 def test_the_outline_of_a_small_place_leaves_its_inside_visible():

@@ -48,6 +48,21 @@ def folder(tmp_path):
 # ---------------------------------------------------------------- there and back
 
 
+def test_only_a_model_that_is_to_last_waits_for_the_disk(tmp_path, monkeypatch):
+    flushed, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (flushed.append(descriptor), real(descriptor)))
+    model = tiny_model(3)
+    assert flushed == []
+    model.save(tmp_path / "saved.spade")
+    assert len(flushed) > len(model.folder_.header["arrays"])  # each file, the header, the folder
+    flushed.clear()
+    Spade(**TINY).fit(normal_pictures(3), path=tmp_path / "fitted.spade")
+    assert len(flushed) > len(model.folder_.header["arrays"])
+    flushed.clear()
+    Spade.load(tmp_path / "fitted.spade").append(normal_pictures(1, start=9))
+    assert len(flushed) > len(model.folder_.header["arrays"])
+
+
 def test_rows_come_back(folder):
     found = ModelFolder.open(folder.path)
     assert found.header["note"] == "ä"

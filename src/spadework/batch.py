@@ -8,7 +8,8 @@
       explanations/NAME.jpg                suspicious places beside the normal places they were matched with, on request
 
 NAME is the picture's path below the folder that was given, without its suffix: the folders of the input are mirrored.
-A picture is done when the journal holds it with the same size, time of change, model and options, and its files are there.
+A picture is done when the journal holds it with the same size, time of change, model and options, and its files are there. Size and time
+are those from before it was read. The next picture is inspected in a thread while the last one is written.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import numpy as np
 
 from spadework import check
 from spadework.detectors.base import Detector
-from spadework.detectors.reading import Progress
+from spadework.detectors.reading import Progress, in_background
 from spadework.errors import ImageError, InputError, NameTakenError, OutputError
 from spadework.images import Listed, find_images, read_image
 from spadework.prediction import Failure, Prediction
@@ -208,14 +209,15 @@ def inspect_batch(
     todo = [job for job in jobs if job.name not in done]
     resumed = len(done)
     try:
-        for number, (job, found) in enumerate(_inspect(detector, todo), 1):
-            written = found if isinstance(found, Failure) else writer.write(job, found)
-            if isinstance(written, Failure):
-                failures.append(written)
-            else:
-                done[job.name] = written
-            if progress:
-                progress("inspecting", resumed + number, len(jobs))
+        with contextlib.closing(in_background(_inspect(detector, todo))) as inspected:
+            for number, (job, found) in enumerate(inspected, 1):
+                written = found if isinstance(found, Failure) else writer.write(job, found)
+                if isinstance(written, Failure):
+                    failures.append(written)
+                else:
+                    done[job.name] = written
+                if progress:
+                    progress("inspecting", resumed + number, len(jobs))
     finally:  # also on Ctrl-C: what was done is listed
         rows = [done[job.name] for job in jobs if job.name in done]
         writer.finish(rows, failures, jobs)
@@ -224,7 +226,8 @@ def inspect_batch(
 
 def _inspect(detector: Detector, jobs: Sequence[Job]) -> Iterator[tuple[Job, Prediction | Failure]]:
     if jobs:
-        yield from zip(jobs, detector.predict_each(Listed(job.path for job in jobs)), strict=True)
+        paths = Listed(job.path for job in jobs)
+        yield from zip(jobs, detector.predict_each(paths, keep_images=True), strict=True)
 
 
 class _Writer:
@@ -239,6 +242,7 @@ class _Writer:
         _make_folder(out)
         self.journal = out / "journal.jsonl"
         self.earlier = _read_journal(self.journal)
+        self.keys: dict[str, list[Any]] = {}
 
     def names(self) -> dict[str, str]:
         """The names that pictures got in earlier runs, by real path: results of others are never written over."""
@@ -248,10 +252,14 @@ class _Writer:
         """The row of a picture that an earlier run has done, if all of it still holds."""
         entry = self.earlier.get(job.name)
         try:
-            same = entry is not None and entry["key"] == self._key(job)
+            key = self.keys[job.name] = self._key(job)
         except OSError:  # the picture cannot be looked at: let the inspection say so
             return None
-        if entry is None or not same or any(_size(self.out / file) != size for file, size in entry["files"].items()):
+        if (
+            entry is None
+            or entry["key"] != key
+            or any(_size(self.out / file) != size for file, size in entry["files"].items())
+        ):
             return None
         return dict(entry["row"])
 
@@ -277,13 +285,14 @@ class _Writer:
 
     def _write(self, job: Job, found: Prediction) -> dict[str, Any]:
         try:
-            key = self._key(job)  # before reading the picture again: a change in between is seen at the next run
+            now = self._key(job)
         except OSError as error:
             raise ImageError(f"{job.path}: was there a moment ago and is gone: {error.strerror}.") from error
+        key = self.keys.get(job.name, now)  # from before it was read: a change since then is seen at the next run
         row = found.to_json() | {"name": job.name, "model_hash": self.model_hash}
         files: list[str] = []
         if found.score_map is not None:
-            picture = read_image(job.path)
+            picture = read_image(job.path) if found.image is None else found.image
             row["map"] = self._map(job, found.score_map)
             row["overlay"] = self._overlay(job, found, picture)
             files = [row["map"], row["overlay"]]
@@ -402,7 +411,7 @@ def _encode(suffix: str, array: np.ndarray, options: Sequence[int]) -> bytes:
 
 
 def _encode_jpeg(picture: np.ndarray) -> bytes:
-    return _encode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return _encode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
 def _size(path: Path) -> int | None:

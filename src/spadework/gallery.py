@@ -113,7 +113,7 @@ class Gallery:
         }
         line = np.frombuffer(json.dumps(entry).encode() + b"\n", np.uint8)
         self.folder.append("pyramids", record[None])
-        self.folder.append("pyramid_checks", np.array([zlib.crc32(record.tobytes())], np.uint32))
+        self.folder.append("pyramid_checks", np.array([zlib.crc32(record.data)], np.uint32))
         self.folder.append("globals", pyramid.global_vector[None])
         self.folder.append("thumbnails", thumbnail)
         self.folder.append("entries", line)
@@ -144,7 +144,7 @@ class Gallery:
             raise ModelError(
                 f"{name}: its features exceed float16's range ({FLOAT16_MAX:g}). Fit with storage='float32'."
             )
-        return record.astype(dtype)
+        return record.astype(dtype, copy=False)
 
     def refresh(self) -> None:
         """Take up what was appended and committed."""

@@ -75,11 +75,11 @@ def _read(path: Path) -> np.ndarray:
             picture.load()  # strict about truncation; the pixels come from OpenCV
             return _read_16_bits(path, 1 if picture.format == "TIFF" else picture.getexif().get(ORIENTATION, 1))
         picture.load()
-        upright = ImageOps.exif_transpose(picture)
-        if "A" in upright.getbands() or "transparency" in upright.info:
-            ground = Image.new("RGBA", upright.size, (0, 0, 0, 255))
-            upright = Image.alpha_composite(ground, upright.convert("RGBA"))
-        return np.asarray(upright.convert("RGB"))
+        ImageOps.exif_transpose(picture, in_place=True)  # as a copy it takes a sixth of the time of decoding
+        if "A" in picture.getbands() or "transparency" in picture.info:
+            ground = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+            return np.asarray(Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB"))
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _has_16_bits(picture: Image.Image) -> bool:

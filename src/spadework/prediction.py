@@ -39,6 +39,7 @@ class Prediction:
     path: where the picture came from; None for an array. size: (H, W).
     nearest_images: (name, squared distance) of the nearest normal images, nearest first.
     view_map: float32 (h, w), the map at the size of the network's view; None if the detector gives none.
+    image: uint8 (H, W, 3), the picture as it was read; None unless `predict_each` was told to keep it.
     """
 
     score: float
@@ -54,6 +55,7 @@ class Prediction:
     view_map: np.ndarray | None = field(default=None, repr=False)
     correspondence: Correspondence | None = field(default=None, repr=False)
     view: View | None = field(default=None, repr=False)
+    image: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> str:

@@ -42,18 +42,22 @@ HEADER = "header.json"
 
 
 class ModelFolder:
-    """A model folder open for reading, and for appending while `writing()` holds its lock."""
+    """A model folder open for reading, and for appending while `writing()` holds its lock.
 
-    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+    lasting: False for one that ends with the process: it need not survive a power cut, so nothing waits for the disk.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], *, lasting: bool = True) -> None:
         self.path = path
         self.header = header
+        self.lasting = lasting
 
     @classmethod
-    def create(cls, path: Path, fields: dict[str, Any]) -> ModelFolder:
+    def create(cls, path: Path, fields: dict[str, Any], *, lasting: bool = True) -> ModelFolder:
         """Make an empty model folder; `path` must not exist."""
         with _as_output_error(path):
             path.mkdir(parents=True)
-            folder = cls(path, {**fields, "format": FORMAT, "version": VERSION, "arrays": {}})
+            folder = cls(path, {**fields, "format": FORMAT, "version": VERSION, "arrays": {}}, lasting=lasting)
             folder.commit()
         return folder
 
@@ -114,7 +118,7 @@ class ModelFolder:
             raise ModelError(
                 f"rows of {name!r} have shape {data.shape[1:]}, the model holds {tuple(entry['row_shape'])}."
             )
-        payload = data.tobytes()
+        payload = data.reshape(-1).view(np.uint8).data  # bytes without a copy
         with _as_output_error(self.path), open(self.path / entry["file"], "r+b") as file:
             file.seek(entry["rows"] * _row_bytes(entry))
             file.write(payload)
@@ -132,16 +136,19 @@ class ModelFolder:
     def commit(self) -> None:
         """Make everything written so far count, at once or not at all."""
         with _as_output_error(self.path):
-            for entry in self.header["arrays"].values():
-                _flush(self.path / entry["file"])
+            if self.lasting:
+                for entry in self.header["arrays"].values():
+                    _flush(self.path / entry["file"])
             self.header["checksum"] = _checksum(self.header)
             temporary = self.path / f"{HEADER}.{os.getpid()}.tmp"
             with open(temporary, "w", encoding="utf-8") as file:
                 file.write(json.dumps(self.header, indent=1))
                 file.flush()
-                os.fsync(file.fileno())
+                if self.lasting:
+                    os.fsync(file.fileno())
             os.replace(temporary, self.path / HEADER)
-            _flush_folder(self.path)
+            if self.lasting:
+                _flush_folder(self.path)
         with contextlib.suppress(
             OSError
         ):  # it counts already; what cannot be cleared away now goes with the next commit

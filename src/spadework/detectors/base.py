@@ -16,7 +16,6 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -25,7 +24,7 @@ import numpy as np
 from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
-from spadework.detectors.reading import Progress, Seen, gather_normal, one_ahead, picture_name, read_ahead
+from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, work_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
 from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
@@ -137,7 +136,7 @@ class Detector(ABC):
         draft = self._draft(path)
         before = self._forget()
         try:
-            folder = ModelFolder.create(draft, self._header())
+            folder = ModelFolder.create(draft, self._header(), lasting=path is not None)
             self._fit_into(folder, pictures, bad_files, progress)
             if path is not None:
                 folder = publish(folder, Path(path))
@@ -214,13 +213,12 @@ class Detector(ABC):
             raise InputError(f"none of the {len(pictures)} pictures can be used; the first: {failures[0].error}")
 
     def _see_each(self, pictures: list[Picture]) -> Iterator[Seen | Failure]:
-        """Decode a few ahead, run the network one ahead of whatever is done with its output; in order."""
-        view = self._view()
-        names = [picture_name(picture, index) for index, picture in enumerate(pictures)]
-        decoded = zip(names, pictures, read_ahead(pictures, names, view), strict=True)
-        yield from one_ahead(decoded, lambda item: self._see_one(*item))
+        """Decode a few ahead, run the network ahead of whatever is done with its output; in order."""
+        decoded = read_ahead(pictures, self._view())
+        alone = self.needs == "pyramid" and self.backbone_.threads == 1  # who allows one thread means it
+        yield from work_ahead(decoded, lambda item: self._see_one(*item), threads=1 if alone else PASSES)
 
-    def _see_one(self, name: str, picture: Picture, decoded: Future[tuple[np.ndarray, np.ndarray]]) -> Seen | Failure:
+    def _see_one(self, name: str, picture: Picture, decoded: Decoded) -> Seen | Failure:
         try:
             image, seen = decoded.result()
             pyramid = self._pyramid(seen) if self.needs == "pyramid" else None
@@ -256,9 +254,12 @@ class Detector(ABC):
         return Predictions(predictions)
 
     def predict_each(
-        self, images: Picture | Iterable[Picture], *, progress: Progress | None = None
+        self, images: Picture | Iterable[Picture], *, keep_images: bool = False, progress: Progress | None = None
     ) -> Iterator[Prediction | Failure]:
-        """Inspect pictures one after another in bounded memory; a bad one gives a `Failure` in its place."""
+        """As `predict`, one after another in bounded memory; a bad picture gives a `Failure` in its place.
+
+        With `keep_images` each prediction holds its picture as it was read, for those who draw on it.
+        """
         self._check_fitted()
         pictures = gather(images)
         self._open_backbone()
@@ -268,12 +269,12 @@ class Detector(ABC):
             if isinstance(item, Failure):
                 yield item
             else:
-                yield self._predict_one(item, path, started)
+                yield self._predict_one(item, path, started, image=item.image if keep_images else None)
             started = time.perf_counter()
             if progress:
                 progress("inspecting", done, len(pictures))
 
-    def _predict_one(self, seen: Seen, path: str | None, started: float) -> Prediction:
+    def _predict_one(self, seen: Seen, path: str | None, started: float, *, image: np.ndarray | None) -> Prediction:
         judged = self._judge(seen)
         score, small = self._scores(judged)
         score_map = None if small is None else to_picture(small, self._view(), seen.image.shape)
@@ -292,6 +293,7 @@ class Detector(ABC):
             view_map=small,
             correspondence=judged.correspondence,
             view=self._view(),
+            image=image,
         )
 
     def _scores(self, judged: Judgement) -> tuple[float, np.ndarray | None]:

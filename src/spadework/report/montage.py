@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -94,12 +95,15 @@ def _verdict(found: Prediction, size: int) -> list[np.ndarray]:
     return [tag(found.verdict, VERDICTS[found.verdict], size=size), text(words, size=size)]
 
 
+@lru_cache(maxsize=16)  # the same below every picture of a batch
 def _scale(low: float, high: float, threshold: float | None, size: int) -> np.ndarray:
-    """The colours between the scores they stand for."""
+    """The colours between the scores they stand for; read-only."""
     mark = None if threshold is None else (threshold - low) / (high - low)
     bar = heat_scale(size, 8 * size, mark=mark)
     ends = [text(f"{value:.4g}", size=size) for value in (low, high)]
-    return beside([ends[0], bar, ends[1]], gap=GAP // 2, middle=True)
+    scale = beside([ends[0], bar, ends[1]], gap=GAP // 2, middle=True)
+    scale.setflags(write=False)
+    return scale
 
 
 def montage(picture: np.ndarray, found: Prediction, places: Sequence[Place]) -> np.ndarray:

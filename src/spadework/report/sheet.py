@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import cv2
 import numpy as np
@@ -44,11 +44,14 @@ def shorten(words: str, width: int, *, size: int = TEXT_SIZE) -> str:
     return f"...{words[-kept:]}"
 
 
+@lru_cache(maxsize=256)  # most words come again on the next picture
 def text(words: str, *, size: int = TEXT_SIZE, colour: Colour = INK, ground: Colour = PAPER) -> np.ndarray:
-    """Return a line of text as a block."""
+    """Return a line of text as a block, read-only."""
     line = Image.new("RGB", (width_of(words, size=size), round(size * 1.35)), ground)
     ImageDraw.Draw(line).text((0, round(size * 0.1)), _printable(words), fill=colour, font=_font(size))
-    return np.asarray(line)
+    block = np.asarray(line)
+    block.setflags(write=False)
+    return block
 
 
 def tag(words: str, ground: Colour, *, size: int = TEXT_SIZE) -> np.ndarray:
@@ -138,4 +141,5 @@ def stamp(picture: np.ndarray, block: np.ndarray, y: int, x: int) -> None:
 
 
 def _blank(height: int, width: int, ground: Colour = PAPER) -> np.ndarray:
-    return np.full((height, width, 3), ground, np.uint8)
+    gray = len(set(ground)) == 1  # then all bytes are alike, and filling is ten times as fast
+    return np.full((height, width, 3), ground[0] if gray else ground, np.uint8)
