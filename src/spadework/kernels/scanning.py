@@ -27,6 +27,7 @@ QUERY_BYTES = 2 * (16 + 32 + 96 + 128)  # of one query's codes, see codes.QueryC
 QUERY_MID, QUERY_FAR, QUERY_DEEP = 2 * 16, 2 * (16 + 32), 2 * (16 + 32 + 96)  # where the parts start, in bytes
 QUERIES = 64  # scanned together: a group's codes are read once for them
 STRIP = 256  # groups scanned together
+CHUNK = 32  # groups whose near codes stay in the first cache, 16 kB, while all queries look at them
 FAR_BYTES, DEEP_BYTES = 2 * 96, 2 * 128  # of one lane's codes
 LOWEST, HIGHEST = -(2.0**31), 2.0**31 - 2  # of a limit; a lane without a position has 2^31 - 1
 SLACK = 0.1  # of code units: float64 rounding in coordinates and residuals
@@ -203,7 +204,7 @@ def _prepare_block(
     block: np.ndarray,
     limits: np.ndarray,
 ) -> None:
-    """Near codes of `n` queries side by side, and their limits; to a multiple of four with queries that nothing is near to."""
+    """Near codes of `n` queries side by side, and their limits; to an even number with a query that nothing is near to."""
     kappa = distances.shape[1]
     for j in range(n):
         q = queries[start + j]
@@ -213,7 +214,7 @@ def _prepare_block(
             wide = _width(factor, errors[q, depth], bounds[depth], bounds[4])
             limit = _limit(distances[q, kappa - 1], scale, wide, squares[q, depth], factor, bounds[5])
             limits[depth, j] = np.int32(limit)
-    for j in range(n, (n + 3) // 4 * 4):
+    for j in range(n, n + n % 2):
         block[j] = 0
         limits[0, j] = np.int32(LOWEST)
 
@@ -229,15 +230,18 @@ def _look_near(
     limits: np.ndarray,
     hits: np.ndarray,
 ) -> int:
-    """Groups `first` to `last` against a block of queries; writes (group, first of four queries, bits) of what passes."""
+    """Groups `first` to `last` against a block of queries; writes (first of two groups, first of two queries, bits) of what passes."""
     n_hits = 0
     own, limit = block.ctypes.data, limits.ctypes.data
-    for g in range(first, last):
-        for j in range(0, n, 4):
-            bits = near_hits(near + g * BLOCK_BYTES, halves + g * 4 * LANES, own + j * 4 * PAIRS, limit + 4 * j)
-            if bits != 0:
-                hits[n_hits, 0], hits[n_hits, 1], hits[n_hits, 2] = np.uint64(g), np.uint64(j), bits
-                n_hits += 1
+    for start in range(first, last, CHUNK):
+        end = min(last, start + CHUNK)
+        for j in range(0, n, 2):
+            query, of_query = own + j * 4 * PAIRS, limit + 4 * j
+            for g in range(start, end, 2):
+                bits = near_hits(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, of_query)
+                if bits != 0:
+                    hits[n_hits, 0], hits[n_hits, 1], hits[n_hits, 2] = np.uint64(g), np.uint64(j), bits
+                    n_hits += 1
     return n_hits
 
 
@@ -269,12 +273,12 @@ def _look_deeper(
     lanes = np.empty(LANES, np.int32)
     out = lanes.ctypes.data
     for h in range(n_hits):
-        g, first, bits = np.int64(hits[h, 0]), np.int64(hits[h, 1]), hits[h, 2]
+        first_group, first_query, bits = np.int64(hits[h, 0]), np.int64(hits[h, 1]), hits[h, 2]
         while bits != 0:
             which = lowest_bit(bits) // LANES
             own = (bits >> np.uint64(LANES * which)) & np.uint64(0xFFFF)
             bits &= ~(np.uint64(0xFFFF) << np.uint64(LANES * which))
-            j = first + which
+            g, j = first_group + which // 2, first_query + which % 2
             query = codes.ctypes.data + queries[start + j] * QUERY_BYTES
             block = g * BLOCK_BYTES
             passed_near += 1
@@ -396,7 +400,7 @@ def scan(
     addresses of an image's row of codes and of its record, the record's length. bounds: (n, 6), the largest errors of its codes at the
     four depths, what rounding of descriptors may add, in code units, and the largest squared norm of its codes, or 0 where one of its
     descriptors lies outside the ball. offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
-    near (fours of queries and a group), near (a query and a group), mid, far, and exact distances.
+    near (two queries and two groups), near (a query and a group), mid, far, and exact distances.
     """
     strip, kappa, depths = min(groups, STRIP), distances.shape[1], squares.shape[1]
     block = np.empty((QUERIES, 2 * PAIRS), np.int16)
