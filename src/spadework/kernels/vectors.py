@@ -57,11 +57,14 @@ def _pair_sums(builder: Any, left: Any, right: Any) -> Any:
     return builder.add(even, odd)
 
 
-def _sum(builder: Any, terms: list[Any]) -> Any:
-    total = terms[0]
-    for term in terms[1:]:
-        total = builder.add(total, term)
-    return total
+def _sum(builder: Any, terms: list[Any], *, chains: int = 1) -> Any:
+    """The sum of terms, in several chains where the result is waited for."""
+    totals = terms[:chains]
+    for place, term in enumerate(terms[chains:]):
+        totals[place % chains] = builder.add(totals[place % chains], term)
+    while len(totals) > 1:
+        totals = [builder.add(*pair) for pair in zip(totals[::2], totals[1::2], strict=True)]
+    return totals[0]
 
 
 def _block(builder: Any, address: Any) -> list[Any]:
@@ -69,9 +72,9 @@ def _block(builder: Any, address: Any) -> list[Any]:
     return [_load(builder, address, LANE_PAIRS, offset=4 * LANES * i) for i in range(PAIRS)]
 
 
-def _dots(builder: Any, block: list[Any], query: Any) -> Any:
-    """Dot products of a block's lanes with a query's codes at an address."""
-    return _sum(builder, [_pair_sums(builder, codes, _pair(builder, query, i)) for i, codes in enumerate(block)])
+def _dots(builder: Any, block: list[Any], query: Any) -> list[Any]:
+    """Terms of the dot products of a block's lanes with a query's codes at an address."""
+    return [_pair_sums(builder, codes, _pair(builder, query, i)) for i, codes in enumerate(block)]
 
 
 def _pair(builder: Any, query: Any, index: int) -> Any:
@@ -116,9 +119,8 @@ def near_values(typing: Any, codes: Any, halves: Any, query: Any, out: Any) -> A
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         codes, halves, query, out = arguments
-        values = builder.sub(
-            _load(builder, halves, LANE_VALUES, align=4), _dots(builder, _block(builder, codes), query)
-        )
+        dots = _sum(builder, _dots(builder, _block(builder, codes), query))
+        values = builder.sub(_load(builder, halves, LANE_VALUES, align=4), dots)
         builder.store(values, builder.inttoptr(out, LANE_VALUES.as_pointer())).align = 4
         return context.get_dummy_value()
 
@@ -135,7 +137,8 @@ def mid_hits(typing: Any, near: Any, mid: Any, halves: Any, query: Any, limit: A
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         near, mid, halves, query, limit, out = arguments
         second = builder.add(query, ir.Constant(INT64, 4 * PAIRS))
-        dots = builder.add(_dots(builder, _block(builder, near), query), _dots(builder, _block(builder, mid), second))
+        terms = _dots(builder, _block(builder, near), query) + _dots(builder, _block(builder, mid), second)
+        dots = _sum(builder, terms, chains=4)
         values = builder.sub(_load(builder, halves, LANE_VALUES, align=4), dots)
         builder.store(values, builder.inttoptr(out, LANE_VALUES.as_pointer())).align = 4
         return _mask(builder, values, limit)
