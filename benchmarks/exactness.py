@@ -91,8 +91,8 @@ def check(model: Spade, pictures: list[str], kappa: int, sample: int) -> Row:
 def ours(model: Spade, seen: Seen, images: list[int], kappa: int) -> Nearest | None:
     gallery = model.gallery_
     coded, layout, axes = gallery.coded(images, upsampling="bilinear")
-    record, queries = gallery.geometry.pack(seen.pyramid.levels), descriptors(seen.pyramid.levels)
-    return pruned.search(record, queries, layout, coded, layout, axes, kappa=kappa)
+    record = gallery.geometry.pack(seen.pyramid.levels)
+    return pruned.search(record, layout, coded, layout, axes, kappa=kappa)
 
 
 def compare(model: Spade, seen: Seen, images: list[int], kappa: int, row: Row) -> None:

@@ -164,7 +164,7 @@ def stages(gallery: Gallery, images: list[int], pyramid: Pyramid) -> Row:
 
     def search() -> pruned.Counts:
         counts = pruned.Counts()
-        found = pruned.search(record, queries, layout, coded, layout, axes, kappa=1, counts=counts)
+        found = pruned.search(record, layout, coded, layout, axes, kappa=1, counts=counts)
         assert found is not None
         return counts
 
@@ -192,7 +192,7 @@ def near_alone(record: np.ndarray, queries: np.ndarray, layout: Any, coded: list
         runs = []
         for _ in range(5):
             counts = pruned.Counts()
-            pruned.search(record, queries, layout, coded, layout, axes, kappa=1, counts=counts)
+            pruned.search(record, layout, coded, layout, axes, kappa=1, counts=counts)
             runs.append(counts.scan_seconds)
     finally:
         pruned._Search._start = real  # type: ignore[method-assign]

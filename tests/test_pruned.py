@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_kernels import CASES, assert_nearest
 
-from spadework.kernels import blocked, pruned, scanning
+from spadework.kernels import blocked, looks, pruned
 from spadework.kernels.axes import from_rows, learn_axes
 from spadework.kernels.codes import RADIUS, QueryCodes, encode, layout_of, mean_squares, to_row
 from spadework.pyramid import Geometry, descriptors
@@ -232,9 +232,7 @@ def test_pyramids_against_the_definition(shapes, kappa, upsampling, monkeypatch)
     levels = make_levels(shapes, 100)
     queries = descriptors(levels, upsampling=upsampling)
     counts = pruned.Counts()
-    found = pruned.search(
-        geometry.pack(levels), queries, layout, coded, layout, axes, kappa=kappa, threads=2, counts=counts
-    )
+    found = pruned.search(geometry.pack(levels), layout, coded, layout, axes, kappa=kappa, threads=2, counts=counts)
     assert_nearest(found, queries, gallery, kappa, relative=1e-12)
     assert counts.pairs == len(queries) * len(gallery)
     assert counts.exact >= len(queries)
@@ -249,7 +247,7 @@ def test_positions_of_a_gallery_image_are_at_distance_zero_from_themselves(monke
     rows = descriptors(levels)
     axes = learn_axes(rows, layout)
     coded = pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes))
-    found = pruned.search(record, rows, layout, [coded], layout, axes, kappa=1)
+    found = pruned.search(record, layout, [coded], layout, axes, kappa=1)
     assert (found.distances == 0).all()
     assert found.indices[:, 0].tolist() == list(range(len(rows)))
 
@@ -273,7 +271,7 @@ def test_codes_never_tell_more_than_the_distance(case):
         a, b = own.codes[:, kept].astype(np.int64), others.codes[:, kept].astype(np.int64)
         apart = np.sqrt((((a[:, None] - b[None]) ** 2).sum(2)).astype(np.float64))
         errors = own.errors[:, depth][:, None] + others.errors[:, depth][None]
-        assert (apart - errors <= true + rounding + scanning.SLACK).all()
+        assert (apart - errors <= true + rounding + looks.SLACK).all()
         np.testing.assert_array_equal((b * b).sum(1) // 2, others.halves[:, depth])
         np.testing.assert_array_equal((a * a).sum(1), codes.squares[:, depth])
         assert (own.errors[:, depth] <= 0.5 * np.sqrt(len(kept)) + 1e-9).all()
@@ -304,9 +302,9 @@ def test_no_limit_excludes_a_pair_at_its_own_distance(case):
         for q in range(len(queries)):
             factor = own.factors[q] if largest > 0 else 1.0
             for g in range(0, len(gallery), 7):
-                wide = scanning._width(factor, own.errors[q, depth], others.errors[g, depth], rounding)
-                square = codes.squares[q, depth]
-                assert values[q, g] <= scanning._limit(true[q, g], axes.scale, wide, square, factor, largest)
+                reach = looks.reach_of(true[q, g], axes.scale, rounding, factor)
+                reach += factor * own.errors[q, depth] + others.errors[g, depth]
+                assert values[q, g] <= looks.limit_of(reach, codes.squares[q, depth], factor, largest)
 
 
 def test_queries_far_outside_are_pruned_too():
@@ -317,7 +315,7 @@ def test_queries_far_outside_are_pruned_too():
     record = gallery.reshape(-1)
     coded = pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes))
     counts = pruned.Counts()
-    pruned.search(queries.reshape(-1), queries, own, [coded], layout, axes, kappa=1, counts=counts)
+    pruned.search(queries.reshape(-1), own, [coded], layout, axes, kappa=1, counts=counts)
     assert counts.exact < 0.06 * counts.pairs
 
 

@@ -71,15 +71,16 @@ def correspond(
     name = kernel_name(kernel)
     if pyramid == "ensemble":
         return _ensemble(levels, gallery, chosen, kappa, partial(get_kernel(name), threads=threads))
-    queries = descriptors(levels, upsampling=upsampling)
-    _check_kappa(kappa, len(queries), len(chosen))
+    height, width = gallery.geometry.grid
+    _check_kappa(kappa, height * width, len(chosen))
     found = None
     if name == "pruned":
         coded, layout, axes = gallery.coded(chosen, upsampling=upsampling)
         record = np.ascontiguousarray(gallery.geometry.pack(levels), np.float32)
-        found = pruned.search(record, queries, layout, coded, layout, axes, kappa=kappa, threads=threads)
+        found = pruned.search(record, layout, coded, layout, axes, kappa=kappa, threads=threads)
         name = "blocked"  # where pruning does not pay
     if found is None:
+        queries = descriptors(levels, upsampling=upsampling)
         found = _search(
             queries, lambda part: gallery.descriptors(part, upsampling=upsampling), chosen, kappa, get_kernel(name)
         )

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,6 +92,14 @@ class Layout:
         lanes = blocks.reshape(-1)
         return np.concatenate([lanes, np.full(len(lanes) % (2 * LANES), -1, np.int32)])
 
+    @cached_property
+    def lane_of(self) -> np.ndarray:
+        """The lane of each position, int32: the inverse of `order`."""
+        lanes = np.empty(self.positions, np.int32)
+        there = np.flatnonzero(self.order >= 0)
+        lanes[self.order[there]] = there
+        return lanes
+
     @property
     def groups(self) -> int:
         """Groups of sixteen lanes."""
@@ -158,20 +166,26 @@ def encode(
 
     count, record = layout.positions, np.ascontiguousarray(record, np.float32)
     projected = np.empty((sum(height * width for height, width, _ in layout.shapes), layout.axes))
-    largest, first = 0.0, 0
-    for (height, width, channels), (start, _, _, row) in zip(layout.shapes, layout.geometry.tolist(), strict=True):
-        address, n = record.ctypes.data + 4 * start, height * width
-        directions, out = axes.directions[first : first + channels], projected[row : row + n]
-        _shared(n, threads, pool, partial(encoding.project, address, directions, out))
-        largest += encoding.largest_square(address, n, channels)
-        first += channels
+    largest = np.zeros((threads, len(layout.shapes)))
+
+    def project(share: int, of: int) -> None:
+        first = 0
+        for level, (height, width, channels) in enumerate(layout.shapes):
+            start, row, n = int(layout.geometry[level, 0]), int(layout.geometry[level, 3]), height * width
+            address, a, b = record.ctypes.data + 4 * start, n * share // of, n * (share + 1) // of
+            directions, out = axes.directions[first : first + channels], projected[row : row + n]
+            encoding.project(address, directions, out, a, b)
+            largest[share, level] = encoding.largest_square(address + 4 * channels * a, b - a, channels)
+            first += channels
+
+    in_shares(threads, pool, project)
     codes = np.empty((count, layout.width), np.int16)
     halves, errors = np.empty((count, layout.depths), np.int32), np.empty((count, layout.depths))
     factors = np.empty(count)
     places, shares = layout.places
     middle = axes.mean @ axes.directions
 
-    def code(a: int, b: int) -> None:
+    def code(share: int, of: int) -> None:
         encoding.encode(
             record.ctypes.data,
             len(record),
@@ -184,25 +198,46 @@ def encode(
             axes.scale,
             RADIUS,
             layout.grid[1],
-            a,
-            b,
+            count * share // of,
+            count * (share + 1) // of,
             codes,
             halves,
             errors,
             factors,
         )
 
-    _shared(count, threads, pool, code)
-    return Encoded(codes, halves, errors, factors, float(np.sqrt(largest)))
+    in_shares(threads, pool, code)
+    return Encoded(codes, halves, errors, factors, float(np.sqrt(largest.max(axis=0).sum())))
 
 
-def _shared(count: int, threads: int, pool: ThreadPoolExecutor | None, work: Callable[[int, int], None]) -> None:
-    """Do `work(first, last)` for `count` items, in strips, one a thread."""
+def describe(
+    record: np.ndarray, layout: Layout, *, pool: ThreadPoolExecutor | None = None, threads: int = 1
+) -> np.ndarray:
+    """Return what `pyramid.descriptors` returns of a record's levels, float32 (P, C), to the last digit."""
+    from spadework.kernels import encoding
+
+    record = np.ascontiguousarray(record, np.float32)
+    if len(layout.shapes) == 1:
+        return record.reshape(layout.positions, layout.channels)
+    out = np.empty((layout.positions, layout.channels), np.float32)
+    places, shares = layout.places
+
+    def work(share: int, of: int) -> None:
+        first, last = (layout.positions * (share + i) // of for i in (0, 1))
+        address, width = record.ctypes.data, layout.grid[1]
+        encoding.describe(address, len(record), layout.geometry, places, shares, width, first, last, out)
+
+    in_shares(threads, pool, work)
+    return out
+
+
+def in_shares(threads: int, pool: ThreadPoolExecutor | None, work: Callable[[int, int], None]) -> None:
+    """Do `work(share, of)`, one share a thread."""
     if pool is None or threads == 1:
-        work(0, count)
+        for share in range(threads):
+            work(share, threads)
         return
-    edges = [count * t // threads for t in range(threads + 1)]
-    list(pool.map(work, edges[:-1], edges[1:]))
+    list(pool.map(work, range(threads), [threads] * threads))
 
 
 def to_row(record: np.ndarray, encoded: Encoded, layout: Layout, axes: Axes) -> np.ndarray:

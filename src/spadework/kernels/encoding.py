@@ -178,3 +178,50 @@ def encode(
             halves[p, depth] = np.int32(_quantise(x, part, axis, factor, depth, square, sums))
             errors[p, depth] = sums[3]
             axis += part.shape[0] - 1
+
+
+@compiled("void(float32[::1], float32[::1], float32[::1], float32[::1], float32, float32, float32[::1])")
+def between(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, down: float, right: float, out: np.ndarray
+) -> None:
+    """As `pyramid.upsample` blends, digit for digit: first down, then right, float32, no contraction, no reordering."""
+    for i in range(out.shape[0]):
+        left = a[i] + (b[i] - a[i]) * down
+        other = c[i] + (d[i] - c[i]) * down
+        out[i] = left + (other - left) * right
+
+
+@compiled(
+    "void(int64, int64, int64[:, ::1], int64[:, :, :, ::1], float32[:, :, ::1], int64, int64, int64, float32[:, ::1])"
+)
+def describe(
+    address: int,
+    length: int,
+    geometry: np.ndarray,
+    places: np.ndarray,
+    shares: np.ndarray,
+    width: int,
+    first: int,
+    last: int,
+    out: np.ndarray,
+) -> None:
+    """The joint descriptors of the fine positions `first` to `last`, digit for digit those of `pyramid.descriptors`."""
+    record = numba.carray(pointer(address), length, np.float32)
+    for p in range(first, last):
+        row, column, start = p // width, p % width, 0
+        for level in range(geometry.shape[0]):
+            offset, w, c = geometry[level, 0], geometry[level, 1], geometry[level, 2]
+            y0, y1 = places[level, 0, 0, row], places[level, 0, 1, row]
+            x0, x1 = places[level, 1, 0, column], places[level, 1, 1, column]
+            i, j = offset + (y0 * w + x0) * c, offset + (y1 * w + x0) * c
+            k, m = offset + (y0 * w + x1) * c, offset + (y1 * w + x1) * c
+            between(
+                record[i : i + c],
+                record[j : j + c],
+                record[k : k + c],
+                record[m : m + c],
+                shares[level, 0, row],
+                shares[level, 1, column],
+                out[p, start : start + c],
+            )
+            start += c

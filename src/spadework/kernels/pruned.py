@@ -32,7 +32,7 @@ import numpy as np
 
 from spadework.kernels import Nearest, blocked, thread_count
 from spadework.kernels.axes import SAMPLE, Axes, learn_axes
-from spadework.kernels.codes import NUMBERS, Layout, QueryCodes, encode, layout_of, to_row
+from spadework.kernels.codes import NUMBERS, Layout, QueryCodes, describe, encode, layout_of, to_row
 
 ROUNDING = 32 * 2.0**-24
 MATCHES = 4  # of a neighbour's kappa matches, those tried as a start
@@ -91,7 +91,6 @@ def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: in
         row = to_row(record, encode(record, others, axes, pool=pool, threads=count), others, axes)
     found = search(
         np.ascontiguousarray(queries).reshape(-1),
-        queries,
         own,
         [Coded(record, row)],
         others,
@@ -104,7 +103,6 @@ def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: in
 
 def search(
     record: np.ndarray,
-    descriptors: np.ndarray,
     own: Layout,
     images: Sequence[Coded],
     layout: Layout,
@@ -118,7 +116,6 @@ def search(
 
     Args:
         record: the image's levels, flat, float32, laid out as `own`.
-        descriptors: its joint descriptors, float32 (Q, C).
         own: its layout.
         images: what is searched, of `layout`; indices count their positions one image after the other.
         layout: theirs.
@@ -131,6 +128,7 @@ def search(
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
         began = time.perf_counter()
         codes = QueryCodes(encode(record, own, axes, pool=pool, threads=count), own)
+        descriptors = describe(record, own, pool=pool, threads=count)
         counts = counts or Counts()
         counts.coding_seconds += time.perf_counter() - began
         return _Search(codes, descriptors, own, images, layout, axes, kappa, count, pool).run(counts)
@@ -233,6 +231,10 @@ class _Search:
             rows,
             first,
             last,
+            layout.depths,
+            self.codes.codes,
+            layout.offsets,
+            layout.lane_of,
             self.descriptors,
             self.addresses,
             layout.positions,

@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import math
-
 import numba
 import numpy as np
 
 from spadework.kernels.compile import compiled
-from spadework.kernels.vectors import (
-    BLOCK_BYTES,
-    LANES,
-    PAIRS,
-    dot_96,
-    dot_128,
-    int16_at,
-    int32_at,
-    lowest_bit,
-    mid_hits,
-    near_hits,
-    near_values,
-    pointer,
+from spadework.kernels.encoding import between
+from spadework.kernels.looks import (
+    HIGHEST,
+    QUERY_BYTES,
+    by_query,
+    limit_of,
+    look_deep,
+    look_far,
+    look_mid,
+    look_near,
+    prepare_block,
+    reach_of,
+    split,
+    to_lanes,
+    value_of,
 )
+from spadework.kernels.vectors import BLOCK_BYTES, LANES, PAIRS, near_values, pointer
 
-QUERY_BYTES = 2 * (16 + 32 + 96 + 128)  # of one query's codes, see codes.QueryCodes
-QUERY_MID, QUERY_FAR, QUERY_DEEP = 2 * 16, 2 * (16 + 32), 2 * (16 + 32 + 96)  # where the parts start, in bytes
 QUERIES = 64  # scanned together: a group's codes are read once for them
 STRIP = 256  # groups scanned together
-CHUNK = 32  # groups whose near codes stay in the first cache, 16 kB, while all queries look at them
-FAR_BYTES, DEEP_BYTES = 2 * 96, 2 * 128  # of one lane's codes
-LOWEST, HIGHEST = -(2.0**31), 2.0**31 - 2  # of a limit; a lane without a position has 2^31 - 1
-SLACK = 0.1  # of code units: float64 rounding in coordinates and residuals
-# Of what the work of a scan costs, in nanoseconds, roughly: only for giving up where nothing can be pruned.
+TRIED = 2**62  # no value of a pair
+# What the work of a scan costs, in nanoseconds, roughly: only for giving up where nothing can be pruned.
 MID_COST, FAR_COST, DEEP_COST, EXACT_COST = 12, 10, 14, 100
 CHANNELS_A_NANOSECOND = 2
-
-
-@compiled("void(float32[::1], float32[::1], float32[::1], float32[::1], float32, float32, float32[::1])")
-def _between(
-    a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, down: float, right: float, out: np.ndarray
-) -> None:
-    """As `pyramid.upsample` blends, digit for digit: first down, then right, float32, no contraction, no reordering."""
-    for i in range(out.shape[0]):
-        left = a[i] + (b[i] - a[i]) * down
-        other = c[i] + (d[i] - c[i]) * down
-        out[i] = left + (other - left) * right
 
 
 @compiled("float64(float32[::1], float32[::1])", reorder=True)
@@ -82,7 +67,7 @@ def exact(
             y1, x1 = places[level, 0, 1, row], places[level, 1, 1, column]
             j, k, m = offset + (y1 * w + x0) * c, offset + (y0 * w + x1) * c, offset + (y1 * w + x1) * c
             feature = room[:c]
-            _between(record[i : i + c], record[j : j + c], record[k : k + c], record[m : m + c], down, right, feature)
+            between(record[i : i + c], record[j : j + c], record[k : k + c], record[m : m + c], down, right, feature)
             total += _squared_distance(query[start : start + c], feature)
         start += c
     return total
@@ -106,29 +91,20 @@ def insert(distances: np.ndarray, indices: np.ndarray, distance: float, index: i
     indices[j] = index
 
 
-@compiled("float64(float64, float64, float64, float64, float64, float64)")
-def _limit(distance: float, scale: float, wide: float, square: float, factor: float, largest: float) -> float:
-    """The highest value of half a squared norm less the dot product that a pair nearer than `distance` may have; see pruned.py."""
-    reach = scale * math.sqrt(distance) + wide
-    highest = (largest * (factor - 1) - factor * factor * square + reach * reach) / (2 * factor)
-    return min(max(highest + 1e-14 * factor * square + 2.0, LOWEST), HIGHEST)
-
-
-@compiled("float64(float64, float64, float64, float64)")
-def _width(factor: float, own: float, other: float, rounding: float) -> float:
-    """How much farther apart codes may lie than descriptors, in code units."""
-    return factor * (own + SLACK) + other + rounding
-
-
 @compiled(
-    "void(int64[::1], int64[::1], int64, int64, float32[:, ::1], int64[:, ::1], int64, int64[:, ::1],"
-    " int64[:, :, :, ::1], float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64[::1])"
+    "void(int64[::1], int64[::1], int64, int64, int64, int16[:, ::1], int64[::1], int32[::1], float32[:, ::1],"
+    " int64[:, ::1], int64, int64[:, ::1], int64[:, :, :, ::1], float32[:, :, ::1], int64, float64[:, ::1],"
+    " int64[:, ::1], int64[::1])"
 )
 def try_pairs(
     queries: np.ndarray,
     rows: np.ndarray,
     first: int,
     last: int,
+    depths: int,
+    codes: np.ndarray,
+    offsets: np.ndarray,
+    lane_of: np.ndarray,
     descriptors: np.ndarray,
     images: np.ndarray,
     positions: int,
@@ -140,14 +116,31 @@ def try_pairs(
     indices: np.ndarray,
     counts: np.ndarray,
 ) -> None:
-    """Exact distances of the pairs `first` to `last` of (query, gallery row), each kept if it is among the nearest."""
+    """Of the pairs `first` to `last` of (query, gallery row), sorted by query: the kappa most promising of each query, exactly."""
     room = np.empty(descriptors.shape[1], np.float32)
-    for i in range(first, last):
-        q, image, p = queries[i], rows[i] // positions, rows[i] % positions
-        record = numba.carray(pointer(images[image, 1]), images[image, 2], np.float32)
-        distance = exact(descriptors[q], record, geometry, places, shares, p // width, p % width, room)
-        insert(distances[q], indices[q], distance, rows[i])
-    counts[5] += last - first
+    kappa = distances.shape[1]
+    values = np.empty(last - first, np.int64)
+    start = first
+    while start < last:
+        q, end = queries[start], start
+        while end < last and queries[end] == q:
+            query, image = codes.ctypes.data + q * QUERY_BYTES, rows[end] // positions
+            values[end - first] = value_of(
+                query, images[image, 0], int(lane_of[rows[end] % positions]), offsets, depths
+            )
+            end += 1
+        for _ in range(min(kappa, end - start)):
+            best = start
+            for i in range(start + 1, end):
+                if values[i - first] < values[best - first]:
+                    best = i
+            values[best - first] = TRIED
+            image, p = rows[best] // positions, rows[best] % positions
+            record = numba.carray(pointer(images[image, 1]), images[image, 2], np.float32)
+            distance = exact(descriptors[q], record, geometry, places, shares, p // width, p % width, room)
+            insert(distances[q], indices[q], distance, rows[best])
+            counts[5] += 1
+        start = end
 
 
 @compiled("void(int64[::1], int64, int64, int16[:, ::1], int64[:, ::1], int64[::1], int32[::1], int64, int64[:, ::1])")
@@ -184,189 +177,6 @@ def guess(
                     j -= 1
                 best[j] = value
                 rows[i, j] = order[g * LANES + lane]
-
-
-@compiled(
-    "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float64, float64[::1],"
-    " float64[:, ::1], int16[:, ::1], int32[:, ::1])"
-)
-def _prepare_block(
-    queries: np.ndarray,
-    start: int,
-    n: int,
-    codes: np.ndarray,
-    squares: np.ndarray,
-    errors: np.ndarray,
-    factors: np.ndarray,
-    scale: float,
-    bounds: np.ndarray,
-    distances: np.ndarray,
-    block: np.ndarray,
-    limits: np.ndarray,
-) -> None:
-    """Near codes of `n` queries side by side, and their limits; to an even number with a query that nothing is near to."""
-    kappa = distances.shape[1]
-    for j in range(n):
-        q = queries[start + j]
-        block[j] = codes[q, : 2 * PAIRS]
-        factor = factors[q] if bounds[5] > 0 else 1.0
-        for depth in range(limits.shape[0]):
-            wide = _width(factor, errors[q, depth], bounds[depth], bounds[4])
-            limit = _limit(distances[q, kappa - 1], scale, wide, squares[q, depth], factor, bounds[5])
-            limits[depth, j] = np.int32(limit)
-    for j in range(n, n + n % 2):
-        block[j] = 0
-        limits[0, j] = np.int32(LOWEST)
-
-
-@compiled("int64(int64, int64, int64, int64, int64, int16[:, ::1], int32[:, ::1], uint64[:, ::1])")
-def _look_near(
-    near: int,
-    halves: int,
-    first: int,
-    last: int,
-    n: int,
-    block: np.ndarray,
-    limits: np.ndarray,
-    hits: np.ndarray,
-) -> int:
-    """Groups `first` to `last` against a block of queries; writes (first of two groups, first of two queries, bits) of what passes."""
-    n_hits = 0
-    own, limit = block.ctypes.data, limits.ctypes.data
-    for start in range(first, last, CHUNK):
-        end = min(last, start + CHUNK)
-        for j in range(0, n, 2):
-            query, of_query = own + j * 4 * PAIRS, limit + 4 * j
-            for g in range(start, end, 2):
-                bits = near_hits(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, of_query)
-                if bits != 0:
-                    hits[n_hits, 0], hits[n_hits, 1], hits[n_hits, 2] = np.uint64(g), np.uint64(j), bits
-                    n_hits += 1
-    return n_hits
-
-
-# The deeper looks are passes over lists that shrink in place. A pass has no branch that waits for a distance: an entry is written and then
-# counted or not. Guessing such branches wrong made the looks three times slower.
-
-
-@compiled("int64(uint64[:, ::1], int64, int32[:, ::1], uint64[::1])")
-def _split(hits: np.ndarray, n_hits: int, entries: np.ndarray, masks: np.ndarray) -> int:
-    """One entry (group, query of the block) and its lanes for each of the four that a hit stands for, if any lane passed."""
-    n = 0
-    for h in range(n_hits):
-        for which in range(4):
-            own = (hits[h, 2] >> np.uint64(LANES * which)) & np.uint64(0xFFFF)
-            entries[n, 0] = np.int64(hits[h, 0]) + which // 2
-            entries[n, 1] = np.int64(hits[h, 1]) + which % 2
-            masks[n] = own
-            n += np.int64(own != 0)
-    return n
-
-
-@compiled(
-    "int64(int64[::1], int64, int16[:, ::1], int64, int64[::1], int32[:, ::1], int32[:, ::1], uint64[::1], int32[:, ::1],"
-    " int64)"
-)
-def _look_mid(
-    queries: np.ndarray,
-    start: int,
-    codes: np.ndarray,
-    row: int,
-    offsets: np.ndarray,
-    limits: np.ndarray,
-    entries: np.ndarray,
-    masks: np.ndarray,
-    values: np.ndarray,
-    n: int,
-) -> int:
-    """Keep the entries of which a lane passes at the second depth, with the values of all their lanes."""
-    near, mid, halves = row + offsets[0], row + offsets[2], row + offsets[3]
-    all_codes, out, m = codes.ctypes.data + QUERY_MID, values.ctypes.data, 0
-    for e in range(n):
-        g, j = np.int64(entries[e, 0]), np.int64(entries[e, 1])
-        query, block = all_codes + queries[start + j] * QUERY_BYTES, g * BLOCK_BYTES
-        passed = mid_hits(near + block, mid + block, halves + g * 4 * LANES, query, limits[1, j], out + m * 4 * LANES)
-        own = masks[e] & passed
-        entries[m, 0], entries[m, 1], masks[m] = g, j, own
-        m += np.int64(own != 0)
-    return m
-
-
-@compiled("int64(int32[:, ::1], uint64[::1], int32[:, ::1], int64, int32[:, ::1])")
-def _to_lanes(entries: np.ndarray, masks: np.ndarray, values: np.ndarray, n: int, lanes: np.ndarray) -> int:
-    """Write (place, query of the block, value) of each lane that passed."""
-    m = 0
-    for e in range(n):
-        own = masks[e]
-        while own != 0:
-            lane = lowest_bit(own)
-            own &= own - np.uint64(1)
-            lanes[m, 0], lanes[m, 1], lanes[m, 2] = entries[e, 0] * LANES + lane, entries[e, 1], values[e, lane]
-            m += 1
-    return m
-
-
-# At each further depth: the bound without its rest's norm, which is the last code, and with the further codes.
-
-
-@compiled("int64(int64[::1], int64, int16[:, ::1], int64, int64[::1], int32[:, ::1], int32[:, ::1], int64)")
-def _look_far(
-    queries: np.ndarray,
-    start: int,
-    codes: np.ndarray,
-    row: int,
-    offsets: np.ndarray,
-    limits: np.ndarray,
-    lanes: np.ndarray,
-    n: int,
-) -> int:
-    mid, far, steps, m = row + offsets[2], row + offsets[4], row + offsets[5], 0
-    for i in range(n):
-        p, j = np.int64(lanes[i, 0]), np.int64(lanes[i, 1])
-        query = codes.ctypes.data + queries[start + j] * QUERY_BYTES + QUERY_FAR
-        rest = int16_at(mid + p // LANES * BLOCK_BYTES + (PAIRS - 1) * 4 * LANES + 4 * (p % LANES) + 2)
-        value = lanes[i, 2] + int32_at(steps + 4 * p) + int16_at(query - 2) * rest - dot_96(far + p * FAR_BYTES, query)
-        lanes[m, 0], lanes[m, 1], lanes[m, 2] = p, j, value
-        m += np.int64(value <= limits[2, j])
-    return m
-
-
-@compiled("int64(int64[::1], int64, int16[:, ::1], int64, int64[::1], int32[:, ::1], int32[:, ::1], int64)")
-def _look_deep(
-    queries: np.ndarray,
-    start: int,
-    codes: np.ndarray,
-    row: int,
-    offsets: np.ndarray,
-    limits: np.ndarray,
-    lanes: np.ndarray,
-    n: int,
-) -> int:
-    far, deep, steps, m = row + offsets[4], row + offsets[6], row + offsets[7], 0
-    for i in range(n):
-        p, j = np.int64(lanes[i, 0]), np.int64(lanes[i, 1])
-        query = codes.ctypes.data + queries[start + j] * QUERY_BYTES + QUERY_DEEP
-        rest = int16_at(far + (p + 1) * FAR_BYTES - 2)
-        value = (
-            lanes[i, 2] + int32_at(steps + 4 * p) + int16_at(query - 2) * rest - dot_128(deep + p * DEEP_BYTES, query)
-        )
-        lanes[m, 0], lanes[m, 1], lanes[m, 2] = p, j, value
-        m += np.int64(value <= limits[3, j])
-    return m
-
-
-@compiled("void(int64, int64, int32[:, ::1], int64, int32[:, ::1], int32[:, ::1], int64[::1])")
-def _by_query(
-    copies: int, kappa: int, lanes: np.ndarray, n: int, found: np.ndarray, values: np.ndarray, n_found: np.ndarray
-) -> None:
-    """Sort the lanes that passed all looks by their query."""
-    n_found[:] = 0
-    for i in range(n):
-        p, j = np.int64(lanes[i, 0]), np.int64(lanes[i, 1])
-        if int32_at(copies + 4 * p) < kappa:  # the first copies of a descriptor stand for all
-            k = n_found[j]
-            found[j, k], values[j, k] = p, lanes[i, 2]
-            n_found[j] = k + 1
 
 
 @compiled("int64(int64[::1], int64)")
@@ -419,7 +229,7 @@ def _verify(
         counts[5] += 1
         distance = exact(descriptor, record, geometry, places, shares, p // width, p % width, room)
         insert(distances, indices, distance, base + p)
-        limit = int(_limit(distances[-1], scale, wide, square, factor, largest))
+        limit = int(limit_of(reach_of(distances[-1], scale, wide, factor), square, factor, largest))
 
 
 @compiled(
@@ -479,18 +289,18 @@ def scan(
         for start in range(first, last, QUERIES):
             n = min(QUERIES, last - start)
             for strip_first in range(0, groups, STRIP):
-                _prepare_block(queries, start, n, codes, squares, errors, factors, scale, own, distances, block, limits)
+                prepare_block(queries, start, n, codes, squares, errors, factors, scale, own, distances, block, limits)
                 strip_last = min(groups, strip_first + STRIP)
-                n_hits = _look_near(row + offsets[0], row + offsets[1], strip_first, strip_last, n, block, limits, hits)
-                n_near = _split(hits, n_hits, entries, masks)
-                m = _look_mid(queries, start, codes, row, offsets, limits, entries, masks, of_entries, n_near)
-                n_mid = _to_lanes(entries, masks, of_entries, m, lanes)
-                n_far = _look_far(queries, start, codes, row, offsets, limits, lanes, n_mid)
+                n_hits = look_near(row + offsets[0], row + offsets[1], strip_first, strip_last, n, block, limits, hits)
+                n_near = split(hits, n_hits, entries, masks)
+                m = look_mid(queries, start, codes, row, offsets, limits, entries, masks, of_entries, n_near)
+                n_mid = to_lanes(entries, masks, of_entries, m, lanes)
+                n_far = look_far(queries, start, codes, row, offsets, limits, lanes, n_mid)
                 n_deep = n_far
                 if depths == 4:
-                    n_deep = _look_deep(queries, start, codes, row, offsets, limits, lanes, n_far)
+                    n_deep = look_deep(queries, start, codes, row, offsets, limits, lanes, n_far)
                     counts[4] += n_far
-                _by_query(row + offsets[8], kappa, lanes, n_deep, found, values, n_found)
+                by_query(row + offsets[8], kappa, lanes, n_deep, found, values, n_found)
                 counts[1] += n_hits
                 counts[2] += n_near
                 counts[3] += n_mid
@@ -501,7 +311,7 @@ def scan(
                         continue
                     q = queries[start + j]
                     factor = factors[q] if own[5] > 0 else 1.0
-                    wide = _width(factor, errors[q, depths - 1], own[depths - 1], own[4])
+                    wide = factor * errors[q, depths - 1] + own[depths - 1] + own[4]
                     _verify(
                         base,
                         int(limits[depths - 1, j]),
