@@ -379,3 +379,49 @@ def test_copies_are_counted_in_reading_order():
     whole, rest = mean_squares(row)
     assert whole > 0
     assert 0 <= rest < whole
+
+
+# ---------------------------------------------------------------- compiling
+
+
+def test_cached_code_is_stale_when_any_file_that_may_be_inlined_changes(tmp_path):
+    from spadework.kernels import compile as compiling
+    from spadework.kernels import scanning
+
+    assert scanning.scan.py_func.__qualname__ == f"scan_{compiling.SOURCES}"
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("x = 1\n")
+    digests = {compiling.digest_of(tmp_path)}
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("x = 2\n")
+        digests.add(compiling.digest_of(tmp_path))
+    assert len(digests) == 3
+
+
+def test_without_a_place_for_a_cache_it_compiles_all_the_same(monkeypatch):
+    from spadework.kernels import compile as compiling
+
+    real = compiling.numba.njit
+
+    def njit(*arguments, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(compiling.numba, "njit", njit)
+    assert compiling.compiled("int64(int64)")(lambda x: x + 1)(41) == 42
+
+
+def test_a_loaded_model_waits_for_nothing_to_compile(tmp_path):
+    """So a server's first request does not."""
+    import subprocess
+    import sys
+
+    from builders import tiny_model
+
+    tiny_model(3).save(tmp_path / "m.spade")
+    code = "import sys, spadework; before = 'numba' in sys.modules; spadework.load(sys.argv[1]); " + (
+        "print(before, 'spadework.kernels.scanning' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "m.spade")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["False", "True"]
