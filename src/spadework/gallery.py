@@ -117,7 +117,7 @@ class Gallery:
         self.folder.append("globals", pyramid.global_vector[None])
         self.folder.append("thumbnails", thumbnail)
         self.folder.append("entries", line)
-        self._extend_index(least=LEARN_FROM)
+        self._extend_index(least=None)
 
     def complete(self) -> None:
         """Prepare for the search what was appended; to be called before the folder is committed."""
@@ -128,10 +128,13 @@ class Gallery:
         codes = self.folder.header["gallery"].get("codes")
         return None if codes is None else self.index(codes["upsampling"]).summary()
 
-    def _extend_index(self, *, least: int) -> None:
+    def _extend_index(self, *, least: int | None) -> None:
         codes = self.folder.header["gallery"].get("codes")
         if codes is not None:
-            self.index(codes["upsampling"]).extend(least=least)
+            index = self.index(codes["upsampling"])
+            index.extend(
+                least=least or (1 if index.is_learnt else LEARN_FROM)
+            )  # each at once: the network works meanwhile
 
     def index(self, upsampling: str) -> SearchIndex:
         """Return the search index for an upsampling: the stored one, or one that is made as it is needed."""

@@ -53,7 +53,12 @@ class SearchIndex:
     def declare(folder: ModelFolder, geometry: Geometry, upsampling: str) -> None:
         """Lay out the arrays of an index in a new folder."""
         layout = layout_of(geometry.shapes, upsampling)
-        folder.header["gallery"]["codes"] = {"version": VERSION, "upsampling": upsampling, "seconds": 0.0}
+        folder.header["gallery"]["codes"] = {
+            "version": VERSION,
+            "upsampling": upsampling,
+            "seconds": 0.0,
+            "learnt_at": 0,
+        }
         folder.add_array("codes", "|u1", (int(layout.offsets[-1]),), checked=False)
         folder.add_array("code_checks", "<u4", ())
         folder.add_array("code_axes", "<f8", (layout.channels,))
@@ -90,17 +95,35 @@ class SearchIndex:
         started = time.perf_counter()
         if not self.folder.rows("code_axes"):
             self._learn(count)
-        shares = [self._append(image) for image in range(first, count)]
-        assert self.axes is not None
-        if first >= LEARN_FROM and np.mean(shares) > max(LEAST_REST, WORN * self.axes.rest):
+        for image in range(first, count):
+            self._append(image)
+        if self._is_worn(count):
             self._renew(count)
         self.folder.header["gallery"]["codes"]["seconds"] += round(time.perf_counter() - started, 3)
+
+    @property
+    def is_learnt(self) -> bool:
+        """Whether the folder holds axes."""
+        return self.is_stored and self.folder.rows("code_axes") > 0
+
+    def _is_worn(self, count: int) -> bool:
+        """Whether the last images lie outside the axes too much. Looked at when half as many again are there: renewing stays cheap."""
+        learnt_at = self.folder.header["gallery"]["codes"]["learnt_at"]
+        if count < max(learnt_at + LEARN_FROM, 1.5 * learnt_at):
+            return False
+        assert self.axes is not None
+        shares = []
+        for image in range(count - LEARN_FROM, count):
+            whole, rest = mean_squares(self.folder.read("codes", image, image + 1)[0])
+            shares.append(rest / whole if whole > 0 else 0.0)
+        return float(np.mean(shares)) > max(LEAST_REST, WORN * self.axes.rest)
 
     def _learn(self, count: int) -> None:
         chosen = np.unique(np.linspace(0, count - 1, min(count, LEARN_FROM)).astype(int))
         self.axes = self._axes_from(chosen, self.record)
         self._held.clear()  # coded with other axes
         self.folder.replace("code_axes", self.axes.to_rows())
+        self.folder.header["gallery"]["codes"]["learnt_at"] = count
 
     def _axes_from(self, images: Sequence[int] | np.ndarray, record: Callable[[int], np.ndarray]) -> Axes:
         """Axes from places drawn in these images."""
@@ -113,13 +136,11 @@ class SearchIndex:
             rows.append(descriptors(levels, upsampling=self.layout.upsampling)[np.sort(places)])
         return learn_axes(np.concatenate(rows), self.layout)
 
-    def _append(self, image: int) -> float:
-        """Code one image and write its row; returns the share of its descriptors' spread that lies outside the axes."""
+    def _append(self, image: int) -> None:
+        """Code one image and write its row."""
         row = self._row(self.record(image))
         self.folder.append("codes", row[None])
         self.folder.append("code_checks", np.array([zlib.crc32(row.tobytes())], np.uint32))
-        whole, rest = mean_squares(row)
-        return rest / whole if whole > 0 else 0.0
 
     def _row(self, record: np.ndarray) -> np.ndarray:
         assert self.axes is not None

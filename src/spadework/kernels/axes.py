@@ -24,7 +24,7 @@ USUAL, FARTHEST = (
 
 @dataclass(frozen=True)
 class Axes:
-    """mean: float64 (C,). directions: float64 (C, n), orthonormal, padded with zeros. scale: code units a unit of distance.
+    """mean: float64 (C,). directions: float64 (C, width), orthonormal, the last columns zero. scale: code units a unit of distance.
 
     spread: mean squared distance of the sample from its mean. rest: of that, the share outside the axes.
     """
@@ -50,7 +50,7 @@ def learn_axes(sample: np.ndarray, layout: Layout, *, seed: int = 0) -> Axes:
     squares = np.einsum("ij,ij->i", rows, rows)
     spread = float(squares.mean())
     reach = min(float(np.sqrt(squares.max())), FARTHEST * float(np.sqrt(np.quantile(squares, USUAL)))) * HEADROOM
-    directions = np.zeros((rows.shape[1], layout.axes))
+    directions = np.zeros((rows.shape[1], layout.width))
     found = _principal(rows, layout.axes, seed) if spread > 0 else np.zeros((rows.shape[1], 0))
     directions[:, : found.shape[1]] = found
     kept = rows @ directions

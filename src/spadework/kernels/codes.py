@@ -165,7 +165,7 @@ def encode(
     from spadework.kernels import encoding
 
     count, record = layout.positions, np.ascontiguousarray(record, np.float32)
-    projected = np.empty((sum(height * width for height, width, _ in layout.shapes), layout.axes))
+    projected = np.empty((sum(height * width for height, width, _ in layout.shapes), layout.width))
     largest = np.zeros((threads, len(layout.shapes)))
 
     def project(share: int, of: int) -> None:

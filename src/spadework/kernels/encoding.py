@@ -38,18 +38,26 @@ def project(address: int, axes: np.ndarray, out: np.ndarray, first: int, last: i
         l0, l1, l2, l3 = level[r], level[r + 1], level[r + 2], level[r + 3]
         for j in range(k):
             o0[j] = o1[j] = o2[j] = o3[j] = 0.0
-        for c in range(0, channels, 2):
-            d = c + 1 if c + 1 < channels else c
-            x, y = axes[c], axes[d]
-            more = np.float64(1.0 if d > c else 0.0)
+        whole = channels // 3 * 3
+        for c in range(0, whole, 3):  # three channels at a time: a sum is read and written once for them
+            x, y, z = axes[c], axes[c + 1], axes[c + 2]
             a0, a1, a2, a3 = np.float64(l0[c]), np.float64(l1[c]), np.float64(l2[c]), np.float64(l3[c])
-            b0, b1, b2, b3 = more * l0[d], more * l1[d], more * l2[d], more * l3[d]
+            b0, b1, b2, b3 = np.float64(l0[c + 1]), np.float64(l1[c + 1]), np.float64(l2[c + 1]), np.float64(l3[c + 1])
+            c0, c1, c2, c3 = np.float64(l0[c + 2]), np.float64(l1[c + 2]), np.float64(l2[c + 2]), np.float64(l3[c + 2])
             for j in range(k):
-                u, v = x[j], y[j]
-                o0[j] += a0 * u + b0 * v
-                o1[j] += a1 * u + b1 * v
-                o2[j] += a2 * u + b2 * v
-                o3[j] += a3 * u + b3 * v
+                u, v, w = x[j], y[j], z[j]
+                o0[j] += a0 * u + b0 * v + c0 * w
+                o1[j] += a1 * u + b1 * v + c1 * w
+                o2[j] += a2 * u + b2 * v + c2 * w
+                o3[j] += a3 * u + b3 * v + c3 * w
+        for c in range(whole, channels):
+            x = axes[c]
+            a0, a1, a2, a3 = np.float64(l0[c]), np.float64(l1[c]), np.float64(l2[c]), np.float64(l3[c])
+            for j in range(k):
+                o0[j] += a0 * x[j]
+                o1[j] += a1 * x[j]
+                o2[j] += a2 * x[j]
+                o3[j] += a3 * x[j]
 
 
 @compiled("float64(int64, int64, int64)", reorder=True)
