@@ -88,6 +88,22 @@ def _centred_square(
     return total
 
 
+@compiled("float64(float32[::1], float64[::1])", reorder=True)
+def _centred(feature: np.ndarray, mean: np.ndarray) -> float:
+    """The same of a feature as it stands."""
+    total = 0.0
+    for i in range(mean.shape[0]):
+        t = feature[i] - mean[i]
+        total += t * t
+    return total
+
+
+@compiled("void(float64[::1], float64[::1])", reorder=True)
+def _add(a: np.ndarray, out: np.ndarray) -> None:
+    for i in range(out.shape[0]):
+        out[i] += a[i]
+
+
 @compiled("void(float64[::1], float64[::1], float64[::1], float64[::1], float64, float64, float64[::1])", reorder=True)
 def _add_between(
     a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray, down: float, right: float, out: np.ndarray
@@ -158,18 +174,28 @@ def encode(
                 np.float64(shares[level, 1, column]),
             )
             i, j, k, m = y0 * w + x0, y1 * w + x0, y0 * w + x1, y1 * w + x1
-            _add_between(
-                projected[above + i], projected[above + j], projected[above + k], projected[above + m], down, right, x
-            )
-            square += _centred_square(
-                record[offset + i * c : offset + i * c + c],
-                record[offset + j * c : offset + j * c + c],
-                record[offset + k * c : offset + k * c + c],
-                record[offset + m * c : offset + m * c + c],
-                down,
-                right,
-                mean[start : start + c],
-            )
+            if down == 0 and right == 0:
+                _add(projected[above + i], x)
+                square += _centred(record[offset + i * c : offset + i * c + c], mean[start : start + c])
+            else:
+                _add_between(
+                    projected[above + i],
+                    projected[above + j],
+                    projected[above + k],
+                    projected[above + m],
+                    down,
+                    right,
+                    x,
+                )
+                square += _centred_square(
+                    record[offset + i * c : offset + i * c + c],
+                    record[offset + j * c : offset + j * c + c],
+                    record[offset + k * c : offset + k * c + c],
+                    record[offset + m * c : offset + m * c + c],
+                    down,
+                    right,
+                    mean[start : start + c],
+                )
             start += c
         outside = max(1.0, scale * math.sqrt(square) / radius)
         factors[p] = outside
