@@ -228,7 +228,7 @@ def test_pyramids_against_the_definition(shapes, kappa, upsampling, monkeypatch)
     coded = []
     for levels in images:
         record = geometry.pack(levels)
-        coded.append(pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes)))
+        coded.append(pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes), axes))
     levels = make_levels(shapes, 100)
     queries = descriptors(levels, upsampling=upsampling)
     counts = pruned.Counts()
@@ -246,7 +246,7 @@ def test_positions_of_a_gallery_image_are_at_distance_zero_from_themselves(monke
     record, layout = Geometry(shapes).pack(levels), layout_of(shapes)
     rows = descriptors(levels)
     axes = learn_axes(rows, layout)
-    coded = pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes))
+    coded = pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes), axes)
     found = pruned.search(record, layout, [coded], layout, axes, kappa=1)
     assert (found.distances == 0).all()
     assert found.indices[:, 0].tolist() == list(range(len(rows)))
@@ -313,7 +313,7 @@ def test_queries_far_outside_are_pruned_too():
     layout, own = layout_of(((1, *gallery.shape),)), layout_of(((1, *queries.shape),))
     axes = learn_axes(gallery, layout)
     record = gallery.reshape(-1)
-    coded = pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes))
+    coded = pruned.Coded(record, to_row(record, encode(record, layout, axes), layout, axes), axes)
     counts = pruned.Counts()
     pruned.search(queries.reshape(-1), own, [coded], layout, axes, kappa=1, counts=counts)
     assert counts.exact < 0.06 * counts.pairs
@@ -381,6 +381,31 @@ def test_copies_are_counted_in_reading_order():
     whole, rest = mean_squares(row)
     assert whole > 0
     assert 0 <= rest < whole
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["queries", "gallery"])
+def test_what_is_not_finite_is_left_to_the_other_kernel(value, where, monkeypatch):
+    monkeypatch.setattr(pruned, "FEW", 0)
+    called = []
+    monkeypatch.setattr(blocked, "nearest", lambda *a, **k: called.append(1))
+    queries, gallery = smooth(257, 8), smooth(5000, 8)
+    (queries if where == "queries" else gallery)[77, 3] = value
+    pruned.nearest(queries, gallery, kappa=1)
+    assert called == [1]
+
+
+def test_read_only_and_other_types(always):
+    queries, gallery = _few_directions()
+    right = pruned.nearest(queries, gallery, kappa=2)
+    for array in (queries, gallery):
+        array.setflags(write=False)
+    np.testing.assert_array_equal(pruned.nearest(queries, gallery, kappa=2).indices, right.indices)
+    for kind in (np.float64, ">f4"):
+        found = pruned.nearest(queries.astype(kind), gallery.astype(kind), kappa=2)
+        np.testing.assert_array_equal(found.indices, right.indices)
+    strided = np.asfortranarray(gallery)
+    np.testing.assert_array_equal(pruned.nearest(queries[::-1], strided, kappa=2).indices, right.indices[::-1])
 
 
 # ---------------------------------------------------------------- compiling

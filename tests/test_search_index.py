@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 from builders import answers, append_to, make_gallery, make_pyramid, normal_pictures, tiny_model, write_pictures
@@ -145,12 +148,51 @@ def test_rows_held_from_one_search_to_the_next_stay_within_their_room(gallery, m
     index = gallery.index("bilinear")
     gallery.coded(range(20), upsampling="bilinear")
     assert len(index._held) == 20
-    one = next(iter(index._held.values()))
-    monkeypatch.setattr(search_index, "HELD_BYTES", 5 * (one.record.nbytes + one.row.nbytes))
-    coded, _, _ = gallery.coded([3, 4, 5, 6, 7, 8, 9, 3], upsampling="bilinear")
+    monkeypatch.setattr(search_index, "HELD_BYTES", 5 * index._image_bytes)
+    coded, _, _ = gallery.coded([3, 4, 5, 6, 3], upsampling="bilinear")
+    assert len(coded) == 5
     gallery.coded([11], upsampling="bilinear")
     assert len(index._held) == 5
-    assert len(coded) == 8  # those in use are there, whatever is held
+    gallery.refresh()
+    index = gallery.index("bilinear")
+    for image in range(20):
+        gallery.coded([image], upsampling="bilinear")
+        assert len(index._held) <= 5
+
+
+def test_no_more_files_are_open_than_arrays(gallery):
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        pytest.skip("no /proc here")
+    gallery.coded([0], upsampling="bilinear")
+    before = len(list(descriptors.iterdir()))
+    gallery.coded(range(20), upsampling="bilinear")
+    assert len(list(descriptors.iterdir())) <= before
+
+
+def test_a_reader_goes_on_when_another_process_renews_the_axes(gallery):
+    reader = Gallery(ModelFolder.open(gallery.folder.path))
+    with gallery.folder.writing():
+        gallery.index("bilinear")._renew(20)
+        gallery.folder.commit()
+    same_as_blocked(reader, range(20))
+    gallery.refresh()
+    same_as_blocked(gallery, range(20))
+
+
+def test_several_threads_may_search_one_gallery(tmp_path):
+    folder = ModelFolder.create(tmp_path / "g.spade", {})
+    gallery = Gallery.create(folder, make_pyramid(0, SHAPES), codes=None)
+    append_to(gallery, range(12), shapes=SHAPES)
+    folder.commit()
+    gallery.refresh()
+    chosen = [[i % 12, (i + 5) % 12, (i + 7) % 12] for i in range(24)]
+    levels = make_pyramid(100, SHAPES).levels
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda images: correspond(levels, gallery, images, kernel="pruned"), chosen))
+    for images, one in zip(chosen, found, strict=True):
+        expected = correspond(levels, gallery, images, kernel="blocked")
+        np.testing.assert_allclose(one.distances, expected.distances, rtol=1e-12)
 
 
 # ---------------------------------------------------------------- whole models

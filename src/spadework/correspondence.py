@@ -74,15 +74,18 @@ def correspond(
     height, width = gallery.geometry.grid
     _check_kappa(kappa, height * width, len(chosen))
     found = None
-    if name == "pruned":
+    if name == "pruned" and kappa <= pruned.NOT_FOR:
         coded, layout, axes = gallery.coded(chosen, upsampling=upsampling)
         record = np.ascontiguousarray(gallery.geometry.pack(levels), np.float32)
         found = pruned.search(record, layout, coded, layout, axes, kappa=kappa, threads=threads)
-        name = "blocked"  # where pruning does not pay
     if found is None:
         queries = descriptors(levels, upsampling=upsampling)
         found = _search(
-            queries, lambda part: gallery.descriptors(part, upsampling=upsampling), chosen, kappa, get_kernel(name)
+            queries,
+            lambda part: gallery.descriptors(part, upsampling=upsampling),
+            chosen,
+            kappa,
+            get_kernel("blocked" if name == "pruned" else name),
         )
     return _on_grid(found, gallery.geometry.grid, np.array(chosen))
 

@@ -73,10 +73,13 @@ class Gallery:
         return cls(folder)
 
     def _load(self) -> None:
+        self._indices: dict[str, SearchIndex] = {}
         self._checks = np.array(self.folder.read("pyramid_checks"))
         self.entries = Entries(partial(self.folder.read, "entries"), self.folder.rows("entries"))
         self._checked = np.zeros(len(self._checks), bool)
-        self._indices: dict[str, SearchIndex] = {}
+        codes = self.folder.header["gallery"].get("codes")
+        if codes is not None:
+            self.index(codes["upsampling"])  # its axes are read now: another process may replace them later
         self._retrieval.resize(self.folder.rows("globals"))
         counts = {self.folder.rows("pyramids"), self._retrieval.rows, len(self._checks), len(self.entries)}
         if len(counts) != 1:
@@ -178,8 +181,7 @@ class Gallery:
         """
         index = self.index(upsampling)
         coded = index.coded(images, self.record)
-        assert index.axes is not None  # learnt by now
-        return coded, index.layout, index.axes
+        return coded, index.layout, coded[0].axes
 
     def levels(self, image: int) -> tuple[np.ndarray, ...]:
         """Return one image's level maps as stored, mapped; checked against damage at the first reading.

@@ -12,9 +12,9 @@ learnt again, and all images coded again, when later images lie outside them muc
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -44,7 +44,9 @@ class SearchIndex:
         self.folder, self.geometry = folder, geometry
         self.layout: Layout = layout_of(geometry.shapes, upsampling)
         self.axes: Axes | None = None
-        self._held: OrderedDict[int, Coded] = OrderedDict()
+        self._held: dict[int, Coded] = {}
+        self._maps: dict[str, np.ndarray] = {}
+        self._lock = threading.RLock()
         self._checked: set[int] = set()
         if self.is_stored and self.folder.rows("code_axes"):
             self.axes = from_rows(np.array(self.folder.read("code_axes")))
@@ -67,8 +69,11 @@ class SearchIndex:
     def is_stored(self) -> bool:
         """Whether the folder holds codes of this version and upsampling."""
         stored = self.folder.header["gallery"].get("codes")
-        wanted = {"version": VERSION, "upsampling": self.layout.upsampling}
-        return stored is not None and {key: stored[key] for key in wanted} == wanted
+        if stored is None or (stored["version"], stored["upsampling"]) != (VERSION, self.layout.upsampling):
+            return False
+        arrays = self.folder.header["arrays"]
+        wide, channels = int(self.layout.offsets[-1]), self.layout.channels
+        return bool(arrays["codes"]["row_shape"] == [wide] and arrays["code_axes"]["row_shape"] == [channels])
 
     def summary(self) -> dict[str, Any] | None:
         """Return its size in MiB, the seconds it took and how often its axes were renewed; None where nothing is stored."""
@@ -87,12 +92,13 @@ class SearchIndex:
 
     def extend(self, *, least: int = 1) -> None:
         """Code the images that were appended since, if they are at least so many; learn the axes first if there are none."""
-        if not self.is_stored:
-            return
-        first, count = self.folder.rows("codes"), self.folder.rows("pyramids")
-        if count - first < least:
-            return
+        with self._lock:
+            if self.is_stored and self.folder.rows("pyramids") - self.folder.rows("codes") >= least:
+                self._extend()
+
+    def _extend(self) -> None:
         started = time.perf_counter()
+        first, count = self.folder.rows("codes"), self.folder.rows("pyramids")
         if not self.folder.rows("code_axes"):
             self._learn(count)
         for image in range(first, count):
@@ -121,7 +127,7 @@ class SearchIndex:
     def _learn(self, count: int) -> None:
         chosen = np.unique(np.linspace(0, count - 1, min(count, LEARN_FROM)).astype(int))
         self.axes = self._axes_from(chosen, self.record)
-        self._held.clear()  # coded with other axes
+        self._held, self._maps = {}, {}  # coded with other axes
         self.folder.replace("code_axes", self.axes.to_rows())
         self.folder.header["gallery"]["codes"]["learnt_at"] = count
 
@@ -164,7 +170,7 @@ class SearchIndex:
     # ---- searching ---------------------------------------------------------------------------------------------------------
 
     def coded(self, images: Sequence[int], record: Callable[[int], np.ndarray]) -> list[Coded]:
-        """Return images ready for a search.
+        """Return images, at least one, ready for a search. Several threads may ask.
 
         Args:
             images: their indices.
@@ -173,30 +179,46 @@ class SearchIndex:
         Raises:
             ModelError: a row is damaged.
         """
-        if self.axes is None:
-            self.axes = self._axes_from(list(images)[:LEARN_FROM], record)
-        found = [self._coded(int(image), record) for image in images]
-        while self._held and len(self._held) * (found[-1].record.nbytes + found[-1].row.nbytes) > HELD_BYTES:
-            self._held.popitem(last=False)
-        return found
+        with self._lock:
+            if self.axes is None:
+                self.axes = self._axes_from(list(images)[:LEARN_FROM], record)
+            new = [image for image in dict.fromkeys(images) if image not in self._held]
+            if self._held and (len(self._held) + len(new)) * self._image_bytes > HELD_BYTES:
+                # All at once: rows are parts of one map each (two open files, whatever is held), which goes when nobody uses it.
+                self._held, self._maps = {}, {}
+                new = list(dict.fromkeys(images))
+            for image in new:
+                self._held[image] = self._coded(int(image), record)
+            return [self._held[image] for image in images]
+
+    @property
+    def _image_bytes(self) -> int:
+        return int(self.layout.offsets[-1]) + 4 * self.geometry.length
 
     def _coded(self, image: int, record: Callable[[int], np.ndarray]) -> Coded:
-        known = self._held.get(image)
-        if known is None:
-            own = np.ascontiguousarray(record(image), np.float32)
-            known = Coded(own, self._stored_row(image) if self._has_row(image) else self._row(own))
-            self._held[image] = known
-        else:
-            self._held.move_to_end(image)
-        return known
+        assert self.axes is not None
+        own = record(image)  # checked
+        stored = self.folder.header["arrays"]["pyramids"]["dtype"] == "<f4"
+        own = self._map("pyramids")[image] if stored else np.ascontiguousarray(own, np.float32)
+        row = self._stored_row(image)
+        return Coded(own, self._row(own) if row is None else row, self.axes)
 
-    def _has_row(self, image: int) -> bool:
-        return self.is_stored and image < self.folder.rows("codes")
+    def _map(self, name: str) -> np.ndarray:
+        if name not in self._maps:
+            self._maps[name] = self.folder.read(name)
+        return self._maps[name]
 
-    def _stored_row(self, image: int) -> np.ndarray:
-        row = self.folder.read("codes", image, image + 1)[0]
-        if image not in self._checked:
-            if zlib.crc32(row) != int(self.folder.read("code_checks", image, image + 1)[0]):
+    def _stored_row(self, image: int) -> np.ndarray | None:
+        """An image's stored row; None where there is none, or none any more."""
+        if not self.is_stored or image >= self.folder.rows("codes"):
+            return None
+        try:
+            row = self._map("codes")[image]
+            check = self.folder.read("code_checks", image, image + 1)[0] if image not in self._checked else None
+        except ModelError:
+            return None  # another process has renewed the axes, and the codes with them: those of the axes held here are made anew
+        if check is not None:
+            if zlib.crc32(row.tobytes()) != int(check):
                 where = f"{self.folder.path}: the search index of image {image}"
                 raise ModelError(f"{where} is damaged (checksum differs). Restore the model or fit again.")
             self._checked.add(image)
@@ -204,6 +226,10 @@ class SearchIndex:
 
     def verify(self) -> None:
         """Check every stored row. Raises ModelError at the first damage."""
-        self._checked.clear()
-        for image in range(self.folder.rows("codes") if self.is_stored else 0):
-            self._stored_row(image)
+        with self._lock:
+            self._checked.clear()
+            for image in range(self.folder.rows("codes") if self.is_stored else 0):
+                if self._stored_row(image) is None:
+                    raise ModelError(
+                        f"{self.folder.path}: its search index cannot be read. Load it again, or fit again."
+                    )

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from spadework import check
+from spadework.errors import InputError
 
 
 class Nearest(NamedTuple):
@@ -52,7 +53,9 @@ def kernel_name(name: str = "auto") -> str:
     """Return which kernel `name` means here; "auto" is the fastest that is usable."""
     if name == "auto":
         return next(key for key, module in KERNELS.items() if import_module(module).is_usable())
-    return check.one_of(name, "kernel", KERNELS)
+    if not import_module(KERNELS[check.one_of(name, "kernel", KERNELS)]).is_usable():
+        raise InputError(f"kernel {name!r} cannot run here; take 'auto'.")
+    return name
 
 
 def thread_count(threads: int | None) -> int:

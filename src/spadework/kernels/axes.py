@@ -14,6 +14,7 @@ from spadework.kernels.codes import RADIUS, Layout
 
 SAMPLE = 4096  # descriptors that axes are learnt from
 ROUNDS = 2  # of subspace iteration
+HELD_OUT = 4  # one descriptor of so many only measures how much lies outside the axes
 EXTRA = 16  # directions followed besides those wanted: they make the last wanted ones sharper
 HEADROOM = 1.25  # between the largest norm of the sample and the codes' range
 USUAL, FARTHEST = (
@@ -26,7 +27,7 @@ USUAL, FARTHEST = (
 class Axes:
     """mean: float64 (C,). directions: float64 (C, width), orthonormal, the last columns zero. scale: code units a unit of distance.
 
-    spread: mean squared distance of the sample from its mean. rest: of that, the share outside the axes.
+    spread: mean squared distance of the sample from its mean. rest: of that, the share outside the axes, where they were not learnt.
     """
 
     mean: np.ndarray
@@ -51,11 +52,17 @@ def learn_axes(sample: np.ndarray, layout: Layout, *, seed: int = 0) -> Axes:
     spread = float(squares.mean())
     reach = min(float(np.sqrt(squares.max())), FARTHEST * float(np.sqrt(np.quantile(squares, USUAL)))) * HEADROOM
     directions = np.zeros((rows.shape[1], layout.width))
-    found = _principal(rows, layout.axes, seed) if spread > 0 else np.zeros((rows.shape[1], 0))
+    held_out = np.arange(len(rows)) % HELD_OUT == 1
+    found = _principal(rows[~held_out], layout.axes, seed) if spread > 0 else np.zeros((rows.shape[1], 0))
     directions[:, : found.shape[1]] = found
-    kept = rows @ directions
-    rest = max(0.0, 1.0 - float(np.einsum("ij,ij->", kept, kept)) / (spread * len(rows))) if spread > 0 else 0.0
+    rest = _share_outside(rows[held_out] if held_out.any() else rows, directions)
     return Axes(mean, directions, RADIUS / reach if reach > 0 else 1.0, spread, rest)
+
+
+def _share_outside(rows: np.ndarray, directions: np.ndarray) -> float:
+    """Of the squared norms of rows, the share outside the directions; of rows that the axes were not learnt from it is not too small."""
+    kept, whole = rows @ directions, float(np.einsum("ij,ij->", rows, rows))
+    return max(0.0, 1.0 - float(np.einsum("ij,ij->", kept, kept)) / whole) if whole > 0 else 0.0
 
 
 def from_rows(rows: np.ndarray) -> Axes:
@@ -68,7 +75,7 @@ def _principal(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Orthonormal float64 (C, at most `count`), the directions of largest spread first."""
     n, channels = rows.shape
     count = min(count, channels, n)
-    narrow = rows.astype(np.float32) / np.float32(np.abs(rows).max())  # products in float32 lose sharpness, not truth
+    narrow = (rows / np.abs(rows).max()).astype(np.float32)  # products in float32 lose sharpness, not truth
     basis = np.random.default_rng(seed).standard_normal((channels, min(count + EXTRA, channels, n))).astype(np.float32)
     for _ in range(ROUNDS):
         basis, _ = np.linalg.qr(narrow.T @ (narrow @ basis))

@@ -43,7 +43,10 @@ def compiled(signature: str, *, reorder: bool = False) -> Callable[[Function], F
         function.__qualname__ = f"{function.__qualname__}_{SOURCES}"
         try:
             return cast(Function, numba.njit(signature, cache=True, **options)(function))
-        except RuntimeError:  # no place for a cache: an install that nobody may write to, a user without a home
+        except (
+            RuntimeError,
+            OSError,
+        ):  # no room, or no place for a cache: an install that nobody may write to, a user without a home
             return cast(Function, numba.njit(signature, **options)(function))
 
     return wrap

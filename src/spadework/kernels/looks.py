@@ -125,8 +125,8 @@ def look_near(
 # counted or not. Guessing such branches wrong made the looks three times slower.
 
 
-@compiled("int64(uint64[:, ::1], int64, int32[:, ::1], uint64[::1])")
-def split(hits: np.ndarray, n_hits: int, entries: np.ndarray, masks: np.ndarray) -> int:
+@compiled("int64(uint64[:, ::1], int64, int64, int32[:, ::1], uint64[::1])")
+def split(hits: np.ndarray, n_hits: int, n_queries: int, entries: np.ndarray, masks: np.ndarray) -> int:
     """One entry (group, query of the block) and its lanes for each of the four that a hit stands for, if any lane passed."""
     n = 0
     for h in range(n_hits):
@@ -135,7 +135,7 @@ def split(hits: np.ndarray, n_hits: int, entries: np.ndarray, masks: np.ndarray)
             entries[n, 0] = np.int64(hits[h, 0]) + which // 2
             entries[n, 1] = np.int64(hits[h, 1]) + which % 2
             masks[n] = own
-            n += int(own != 0)
+            n += int(own != 0 and entries[n, 1] < n_queries)
     return n
 
 

@@ -43,6 +43,7 @@ LEAST = 2_000_000  # nanoseconds that a scan may take in any case
 FEW = 256  # queries or gallery rows below which a flat search is not worth preparing for
 NOT_FOR = 128  # neighbours: keeping them sorted one by one would cost more than a product
 NONE = np.iinfo(np.int64).max
+FLOAT = np.dtype(np.float32)
 
 
 def is_usable() -> bool:
@@ -57,10 +58,11 @@ def warm_up() -> None:
 
 @dataclass(frozen=True)
 class Coded:
-    """A gallery image: its record, float32 (length,), and its row of codes, uint8. Both may be memory maps."""
+    """A gallery image: its record, float32 (length,), its row of codes, uint8, and the axes of these. The first two may be memory maps."""
 
     record: np.ndarray
     row: np.ndarray
+    axes: Axes
 
 
 @dataclass
@@ -80,19 +82,22 @@ class Counts:
 
 def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: int | None = None) -> Nearest:
     """Return the `kappa` nearest rows of `gallery` for each query; see the package docstring."""
-    if min(len(queries), len(gallery)) < FEW or kappa > NOT_FOR:
+    if min(len(queries), len(gallery)) < FEW or kappa > NOT_FOR or {queries.dtype, gallery.dtype} != {FLOAT}:
         return blocked.nearest(queries, gallery, kappa=kappa, threads=threads)
     rng = np.random.default_rng(0)
     own, others = layout_of(((1, *queries.shape),)), layout_of(((1, *gallery.shape),))
-    axes = learn_axes(gallery[rng.choice(len(gallery), min(SAMPLE, len(gallery)), replace=False)], others)
+    sample = gallery[rng.choice(len(gallery), min(SAMPLE, len(gallery)), replace=False)]
+    if not np.isfinite(sample).all():
+        return blocked.nearest(queries, gallery, kappa=kappa, threads=threads)
+    axes = learn_axes(sample, others)
     record = np.ascontiguousarray(gallery).reshape(-1)
-    count = thread_count(threads)
+    count = min(thread_count(threads), len(queries))
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
         row = to_row(record, encode(record, others, axes, pool=pool, threads=count), others, axes)
     found = search(
         np.ascontiguousarray(queries).reshape(-1),
         own,
-        [Coded(record, row)],
+        [Coded(record, row, axes)],
         others,
         axes,
         kappa=kappa,
@@ -112,7 +117,9 @@ def search(
     threads: int | None = None,
     counts: Counts | None = None,
 ) -> Nearest | None:
-    """Find the `kappa` nearest of all positions of `images` for each position of an image; None where pruning does not pay.
+    """Find the `kappa` nearest of all positions of `images` for each position of an image.
+
+    None where pruning does not pay, or where a descriptor is not finite.
 
     Args:
         record: the image's levels, flat, float32, laid out as `own`.
@@ -124,7 +131,8 @@ def search(
         threads: None for the environment's SPADEWORK_THREADS, or all cores.
         counts: takes up what was done.
     """
-    count = thread_count(threads)
+    assert all(image.axes is axes for image in images)  # codes of other axes would give wrong bounds
+    count = min(thread_count(threads), own.positions)
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
         began = time.perf_counter()
         codes = QueryCodes(encode(record, own, axes, pool=pool, threads=count), own)
@@ -149,7 +157,7 @@ class _Search:
         threads: int,
         pool: ThreadPoolExecutor,
     ) -> None:
-        self.codes, self.descriptors, self.grid = codes, np.ascontiguousarray(descriptors, np.float32), own.grid
+        self.codes, self.descriptors, self.grid = codes, np.require(descriptors, np.float32, ["C", "W"]), own.grid
         self.images, self.layout, self.axes = images, layout, axes
         self.threads, self.pool = threads, pool
         self.distances = np.full((len(descriptors), kappa), np.inf)
@@ -163,6 +171,8 @@ class _Search:
 
     def run(self, counts: Counts) -> Nearest | None:
         """Do the rounds; None when one gives up."""
+        if not (np.isfinite(self.bounds).all() and np.isfinite(self.codes.errors).all()):
+            return None
         rows = len(self.images) * self.layout.positions
         allowed = 0.0
         for share, (queries, step) in zip(SHARES, rounds(self.grid), strict=False):

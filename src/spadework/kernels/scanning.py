@@ -77,7 +77,7 @@ def exact(
 def insert(distances: np.ndarray, indices: np.ndarray, distance: float, index: int) -> None:
     """Take a pair among the kappa nearest if it belongs there: nearest first, ties to the lower index, no index twice."""
     last = distances.shape[0] - 1
-    if distance > distances[last] or (distance == distances[last] and index > indices[last]):
+    if not distance <= distances[last] or (distance == distances[last] and index > indices[last]):
         return
     for j in range(last + 1):
         if indices[j] == index:
@@ -292,7 +292,7 @@ def scan(
                 prepare_block(queries, start, n, codes, squares, errors, factors, scale, own, distances, block, limits)
                 strip_last = min(groups, strip_first + STRIP)
                 n_hits = look_near(row + offsets[0], row + offsets[1], strip_first, strip_last, n, block, limits, hits)
-                n_near = split(hits, n_hits, entries, masks)
+                n_near = split(hits, n_hits, n, entries, masks)
                 m = look_mid(queries, start, codes, row, offsets, limits, entries, masks, of_entries, n_near)
                 n_mid = to_lanes(entries, masks, of_entries, m, lanes)
                 n_far = look_far(queries, start, codes, row, offsets, limits, lanes, n_mid)
