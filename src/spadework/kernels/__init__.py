@@ -1,12 +1,15 @@
 """Nearest descriptors: one question, several kernels of one signature.
 
-    kernel(queries, gallery, *, kappa) -> Nearest
+    kernel(queries, gallery, *, kappa, threads=None) -> Nearest
 
 queries float32 (Q, C), gallery float32 (G, C), 1 <= kappa <= G. The answer holds, for each query, its `kappa` nearest rows of the
 gallery by squared Euclidean distance, nearest first, ties to the lower index. Validation is the caller's work (correspondence.py).
 
+Ties are those of computed distances: rows at mathematically equal distances that differ in the last digit may come in either order.
+
 `reference` is the oracle: plain float64 loops over the definition. `blocked` is BLAS with a rigorous margin and a float64 check of
-whatever lies within it. A compiled kernel takes its place here, in KERNELS, before `blocked`, behind its own `is_usable`.
+whatever lies within it. `pruned` is compiled and excludes most pairs by short codes; correspondence.py calls its `search`, which takes
+pyramids and what was prepared of them.
 """
 
 from __future__ import annotations
