@@ -180,7 +180,7 @@ class Gallery:
             ModelError: a row is damaged.
         """
         index = self.index(upsampling)
-        coded = index.coded(images, self.record)
+        coded = index.coded(images, self._check)
         return coded, index.layout, coded[0].axes
 
     def levels(self, image: int) -> tuple[np.ndarray, ...]:
@@ -197,13 +197,16 @@ class Gallery:
         Raises:
             ModelError: the row is damaged.
         """
-        record = self.folder.read("pyramids", image, image + 1)[0]
+        record: Any = self.folder.read("pyramids", image, image + 1)[0]
+        self._check(image, record)
+        return cast("np.ndarray", record)
+
+    def _check(self, image: int, record: Any) -> None:
         if not self._checked[image]:
             if zlib.crc32(record) != self._checks[image]:
                 where = f"{self.folder.path}: the features of image {image} ({self.entries[image].name})"
                 raise ModelError(f"{where} are damaged (checksum differs). Restore the model or fit again.")
             self._checked[image] = True
-        return cast("np.ndarray", record)
 
     def descriptors(self, images: Sequence[int], *, upsampling: str) -> np.ndarray:
         """Return the joint descriptors of these images, one after another: float32 (len(images) * H * W, C)."""

@@ -30,9 +30,9 @@ from spadework.storage import ModelFolder
 ARRAYS = ("codes", "code_checks", "code_axes")
 VERSION = 1
 LEARN_FROM = 16  # images
-HELD_BYTES = (
-    400 << 20
-)  # of mapped or made rows and records kept from one search to the next: galleries of pictures alike share images
+# Of mapped or made rows and records kept from one search to the next, for pictures alike share images. It counts as resident memory;
+# a single search may need more (364 MiB at the paper's settings).
+HELD_BYTES = 96 << 20
 WORN = 2.0  # axes are learnt again when the share outside them has grown so many times,
 LEAST_REST = 1e-3  # and is more than this
 
@@ -169,37 +169,37 @@ class SearchIndex:
 
     # ---- searching ---------------------------------------------------------------------------------------------------------
 
-    def coded(self, images: Sequence[int], record: Callable[[int], np.ndarray]) -> list[Coded]:
+    def coded(self, images: Sequence[int], check: Callable[[int, np.ndarray], None]) -> list[Coded]:
         """Return images, at least one, ready for a search. Several threads may ask.
 
         Args:
             images: their indices.
-            record: gives an image's flat record, checked against damage.
+            check: raises ModelError where an image's flat record, as it is stored, is damaged.
 
         Raises:
             ModelError: a row is damaged.
         """
         with self._lock:
             if self.axes is None:
-                self.axes = self._axes_from(list(images)[:LEARN_FROM], record)
+                self.axes = self._axes_from(list(images)[:LEARN_FROM], self.record)
             new = [image for image in dict.fromkeys(images) if image not in self._held]
             if self._held and (len(self._held) + len(new)) * self._image_bytes > HELD_BYTES:
                 # All at once: rows are parts of one map each (two open files, whatever is held), which goes when nobody uses it.
                 self._held, self._maps = {}, {}
                 new = list(dict.fromkeys(images))
             for image in new:
-                self._held[image] = self._coded(int(image), record)
+                self._held[image] = self._coded(int(image), check)
             return [self._held[image] for image in images]
 
     @property
     def _image_bytes(self) -> int:
         return int(self.layout.offsets[-1]) + 4 * self.geometry.length
 
-    def _coded(self, image: int, record: Callable[[int], np.ndarray]) -> Coded:
+    def _coded(self, image: int, check: Callable[[int, np.ndarray], None]) -> Coded:
         assert self.axes is not None
-        own = record(image)  # checked
-        stored = self.folder.header["arrays"]["pyramids"]["dtype"] == "<f4"
-        own = self._map("pyramids")[image] if stored else np.ascontiguousarray(own, np.float32)
+        stored = self._map("pyramids")[image]
+        check(image, stored)
+        own = np.ascontiguousarray(stored, np.float32)  # the very map, unless it is stored as float16
         row = self._stored_row(image)
         return Coded(own, self._row(own) if row is None else row, self.axes)
 
@@ -214,11 +214,11 @@ class SearchIndex:
             return None
         try:
             row = self._map("codes")[image]
-            check = self.folder.read("code_checks", image, image + 1)[0] if image not in self._checked else None
+            check = self._map("code_checks")[image] if image not in self._checked else None
         except ModelError:
             return None  # another process has renewed the axes, and the codes with them: those of the axes held here are made anew
         if check is not None:
-            if zlib.crc32(row.tobytes()) != int(check):
+            if zlib.crc32(cast("bytes", row)) != int(check):
                 where = f"{self.folder.path}: the search index of image {image}"
                 raise ModelError(f"{where} is damaged (checksum differs). Restore the model or fit again.")
             self._checked.add(image)
