@@ -103,7 +103,9 @@ class SearchIndex:
             self._learn(count)
         for image in range(first, count):
             self._append(image)
-        if self._is_worn(count):
+        if first // LEARN_FROM < count // LEARN_FROM and self._is_worn(
+            count
+        ):  # not after each image: looking takes time too
             self._renew(count)
         self.folder.header["gallery"]["codes"]["seconds"] += round(time.perf_counter() - started, 3)
 
@@ -119,8 +121,8 @@ class SearchIndex:
             return False
         assert self.axes is not None
         shares = []
-        for image in range(count - LEARN_FROM, count):
-            whole, rest = mean_squares(self.folder.read("codes", image, image + 1)[0])
+        for row in self.folder.read("codes", count - LEARN_FROM, count):
+            whole, rest = mean_squares(row)
             shares.append(rest / whole if whole > 0 else 0.0)
         return float(np.mean(shares)) > max(LEAST_REST, WORN * self.axes.rest)
 

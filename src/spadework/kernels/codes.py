@@ -291,10 +291,11 @@ def _copies(record: np.ndarray, codes: np.ndarray, layout: Layout) -> np.ndarray
     """How many earlier positions have the very same descriptor: plain backgrounds give thousands, and kappa of them stand for all."""
     ranks = np.zeros(len(codes), np.int32)
     mixed = codes.view(np.int64) @ _mixers(codes.shape[1] // 4)  # equal rows have equal sums
+    in_order = np.sort(mixed)
+    if (in_order[1:] != in_order[:-1]).all():
+        return ranks
     _, group, counts = np.unique(mixed, return_inverse=True, return_counts=True)
     suspects = np.flatnonzero(counts[group] > 1)
-    if not len(suspects):
-        return ranks
     rows = _descriptors_at(record, layout, suspects)
     keys = rows.view(np.dtype((np.void, rows.shape[1] * rows.itemsize))).ravel()
     _, own = np.unique(keys, return_inverse=True)
