@@ -185,7 +185,7 @@ class SearchIndex:
             if self.axes is None:
                 self.axes = self._axes_from(list(images)[:LEARN_FROM], self.record)
             new = [image for image in dict.fromkeys(images) if image not in self._held]
-            if self._held and (len(self._held) + len(new)) * self._image_bytes > HELD_BYTES:
+            if new and self._held and (len(self._held) + len(new)) * self._image_bytes > HELD_BYTES:
                 # All at once: rows are parts of one map each (two open files, whatever is held), which goes when nobody uses it.
                 self._held, self._maps = {}, {}
                 new = list(dict.fromkeys(images))
