@@ -64,7 +64,10 @@ Storage = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(metavar="N", help="Threads of the network.  [default: one a core]", show_default=False)
+    int | None,
+    typer.Option(
+        metavar="N", help="Threads of the network and of the search.  [default: one a core]", show_default=False
+    ),
 ]
 Settings = Annotated[
     list[str],

@@ -412,7 +412,7 @@ class Detector(ABC):
             path: the model's folder.
             backbone: where its network lies now, if not where it lay at `fit`; it must be the same network.
             weights: likewise.
-            threads: of the network; None for the default.
+            threads: of the network and of the search; None for the default.
 
         Raises:
             ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when the network

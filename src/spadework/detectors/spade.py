@@ -250,7 +250,7 @@ class Spade(Detector):
     def append(
         self, images: Picture | Iterable[Picture], *, bad_files: str = "raise", progress: Progress | None = None
     ) -> Self:
-        """Add normal pictures in the time of their forward passes. Scores then equal those of a fresh fit on the union.
+        """Add normal pictures in about one and a half forward passes each. Scores then equal those of a fresh fit on the union.
 
         With image_score "map" thresholds stay where they are: more normal images lower scores, so the promise still holds;
         `recalibrate` sharpens it. With "nearest-images" the image threshold is set anew, for a mean over few images can also rise.
