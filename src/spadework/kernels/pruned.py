@@ -167,7 +167,7 @@ class _Search:
         numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
         self.bounds = np.ascontiguousarray(numbers[:, :6])
         self.bounds[:, 4] = ROUNDING * axes.scale * (codes.largest + numbers[:, 4])
-        self.counts = np.zeros((threads, 6), np.int64)
+        self.counts = np.zeros((threads, 7), np.int64)
 
     def run(self, counts: Counts) -> Nearest | None:
         """Do the rounds; None when one gives up."""

@@ -182,7 +182,7 @@ def guess(
 @compiled("int64(int64[::1], int64)")
 def _work(counts: np.ndarray, channels: int) -> int:
     """Roughly the nanoseconds of all work so far: only for giving up where nothing can be pruned."""
-    looks = MID_COST * counts[2] + FAR_COST * counts[3] + DEEP_COST * counts[4]
+    looks = MID_COST * counts[2] + FAR_COST * counts[3] + DEEP_COST * counts[4] + counts[6]
     counts[0] = looks + (EXACT_COST + channels // CHANNELS_A_NANOSECOND) * counts[5]
     return int(counts[0])
 
@@ -217,6 +217,7 @@ def _verify(
 ) -> None:
     """Exact distances of one query's candidates, lowest bound first, until no bound is low enough."""
     while n > 0:
+        counts[6] += n
         lowest = 0
         for i in range(1, n):
             if values[i] < values[lowest]:
@@ -268,7 +269,7 @@ def scan(
     addresses of an image's row of codes and of its record, the record's length. bounds: (n, 6), the largest errors of its codes at the
     four depths, what rounding of descriptors may add, in code units, and the largest squared norm of its codes, or 0 where one of its
     descriptors lies outside the ball. offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
-    near (two queries and two groups), near (a query and a group), mid, far, and exact distances.
+    near (two queries and two groups), near (a query and a group), mid, far, exact distances, and candidates looked at to choose the next.
     """
     strip, kappa, depths = min(groups, STRIP), distances.shape[1], squares.shape[1]
     block = np.empty((QUERIES, 2 * PAIRS), np.int16)
