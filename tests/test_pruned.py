@@ -354,9 +354,16 @@ def test_axes_are_orthonormal_and_are_written_and_read():
     np.testing.assert_allclose(kept.T @ kept, np.eye(125), atol=1e-12)
     assert (axes.directions[:, 125:] == 0).all()  # whole vectors of columns are multiplied
     again = from_rows(axes.to_rows())
-    for name in ("mean", "directions", "scale", "spread", "rest"):
+    for name in ("mean", "directions", "scale", "rest"):
         np.testing.assert_array_equal(getattr(again, name), getattr(axes, name))
     assert 0 <= axes.rest < 1e-6
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_axes_of_few_channels_are_written_and_read(channels):
+    axes = learn_axes(smooth(20, channels), layout_of(((1, 10, channels),)))
+    again = from_rows(axes.to_rows())
+    assert (again.scale, again.rest) == (axes.scale, axes.rest)
 
 
 @pytest.mark.parametrize("sample", [np.zeros((1, 9)), np.ones((50, 9)), np.eye(9)[:2], RNG.normal(size=(3, 9))])

@@ -4,7 +4,7 @@ In: a model folder with pyramids. Out: `Coded` images for `kernels.pruned`, and 
 Kept in the model folder beside the pyramids, `N` images:
     codes           (N, bytes) uint8: each image's row, laid out as `kernels.codes` says
     code_checks     (N,) uint32: CRC-32 of each row, checked when the row is first read
-    code_axes       (axes + 2, C) float64: mean, principal axes, numbers
+    code_axes       (width + 3, C) float64: mean, principal axes, numbers: see `kernels.axes`
 What the folder lacks (a model from before there were codes, another upsampling, another version) is made when it is needed and held.
 The axes are learnt from the first LEARN_FROM images. They stay valid for all later ones (any orthonormal axes give true bounds) and are
 learnt again, and all images coded again, when later images lie outside them much more than the first did.

@@ -17,29 +17,25 @@ ROUNDS = 2  # of subspace iteration
 HELD_OUT = 4  # one descriptor of so many only measures how much lies outside the axes
 EXTRA = 16  # directions followed besides those wanted: they make the last wanted ones sharper
 HEADROOM = 1.25  # between the largest norm of the sample and the codes' range
-USUAL, FARTHEST = (
-    0.999,
-    4.0,
-)  # but the range reaches at most so many times as far as this share of the sample: outliers would coarsen it
+# But the range reaches at most FARTHEST times as far as the share USUAL of the sample: outliers would coarsen it.
+USUAL, FARTHEST = 0.999, 4.0
 
 
 @dataclass(frozen=True)
 class Axes:
     """mean: float64 (C,). directions: float64 (C, width), orthonormal, the last columns zero. scale: code units a unit of distance.
 
-    spread: mean squared distance of the sample from its mean. rest: of that, the share outside the axes, where they were not learnt.
+    rest: of the squared distances from the mean, the share outside the axes, in a sample that they were not learnt from.
     """
 
     mean: np.ndarray
     directions: np.ndarray
     scale: float
-    spread: float
     rest: float
 
     def to_rows(self) -> np.ndarray:
-        """Return all of it as float64 (n + 2, C): the mean, the directions, the numbers."""
-        numbers = np.zeros((1, len(self.mean)))
-        numbers[0, :3] = self.scale, self.spread, self.rest
+        """Return all of it as float64 (width + 3, C): the mean, the directions, a row of `scale` and one of `rest`."""
+        numbers = np.repeat([[self.scale], [self.rest]], len(self.mean), axis=1)
         return np.concatenate([self.mean[None], self.directions.T, numbers])
 
 
@@ -49,14 +45,13 @@ def learn_axes(sample: np.ndarray, layout: Layout, *, seed: int = 0) -> Axes:
     mean = rows.mean(axis=0)
     rows -= mean
     squares = np.einsum("ij,ij->i", rows, rows)
-    spread = float(squares.mean())
     reach = min(float(np.sqrt(squares.max())), FARTHEST * float(np.sqrt(np.quantile(squares, USUAL)))) * HEADROOM
     directions = np.zeros((rows.shape[1], layout.width))
     held_out = np.arange(len(rows)) % HELD_OUT == 1
-    found = _principal(rows[~held_out], layout.axes, seed) if spread > 0 else np.zeros((rows.shape[1], 0))
+    found = _principal(rows[~held_out], layout.axes, seed)
     directions[:, : found.shape[1]] = found
     rest = _share_outside(rows[held_out] if held_out.any() else rows, directions)
-    return Axes(mean, directions, RADIUS / reach if reach > 0 else 1.0, spread, rest)
+    return Axes(mean, directions, RADIUS / reach if reach > 0 else 1.0, rest)
 
 
 def _share_outside(rows: np.ndarray, directions: np.ndarray) -> float:
@@ -67,15 +62,17 @@ def _share_outside(rows: np.ndarray, directions: np.ndarray) -> float:
 
 def from_rows(rows: np.ndarray) -> Axes:
     """The inverse of `Axes.to_rows`."""
-    scale, spread, rest = (float(number) for number in rows[-1, :3])
-    return Axes(rows[0].copy(), np.ascontiguousarray(rows[1:-1].T), scale, spread, rest)
+    return Axes(rows[0].copy(), np.ascontiguousarray(rows[1:-2].T), float(rows[-2, 0]), float(rows[-1, 0]))
 
 
 def _principal(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Orthonormal float64 (C, at most `count`), the directions of largest spread first."""
     n, channels = rows.shape
-    count = min(count, channels, n)
-    narrow = (rows / np.abs(rows).max()).astype(np.float32)  # products in float32 lose sharpness, not truth
+    largest = np.abs(rows).max(initial=0.0)
+    count = min(count, channels, n) if largest > 0 else 0
+    if count == 0:
+        return np.zeros((channels, 0))
+    narrow = (rows / largest).astype(np.float32)  # products in float32 lose sharpness, not truth
     basis = np.random.default_rng(seed).standard_normal((channels, min(count + EXTRA, channels, n))).astype(np.float32)
     for _ in range(ROUNDS):
         basis, _ = np.linalg.qr(narrow.T @ (narrow @ basis))
