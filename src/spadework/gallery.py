@@ -135,9 +135,8 @@ class Gallery:
         codes = self.folder.header["gallery"].get("codes")
         if codes is not None:
             index = self.index(codes["upsampling"])
-            index.extend(
-                least=least or (1 if index.is_learnt else LEARN_FROM)
-            )  # each at once: the network works meanwhile
+            # Once there are axes each image is coded at once: the network works meanwhile.
+            index.extend(least=least or (1 if index.is_learnt else LEARN_FROM))
 
     def index(self, upsampling: str) -> SearchIndex:
         """Return the search index for an upsampling: the stored one, or one that is made as it is needed."""

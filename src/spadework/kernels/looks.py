@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from spadework.kernels.codes import LANES
 from spadework.kernels.compile import compiled
 from spadework.kernels.vectors import (
     BLOCK_BYTES,
-    LANES,
     PAIRS,
     dot_96,
     dot_128,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from spadework.kernels.codes import LANES
 from spadework.kernels.compile import compiled
 from spadework.kernels.encoding import between
 from spadework.kernels.looks import (
@@ -22,7 +23,7 @@ from spadework.kernels.looks import (
     to_lanes,
     value_of,
 )
-from spadework.kernels.vectors import BLOCK_BYTES, LANES, PAIRS, near_values, pointer
+from spadework.kernels.vectors import BLOCK_BYTES, PAIRS, near_values, pointer
 
 QUERIES = 64  # scanned together: a group's codes are read once for them
 STRIP = 256  # groups scanned together

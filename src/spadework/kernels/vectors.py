@@ -19,8 +19,9 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
+from spadework.kernels.codes import LANES
+
 intrinsic = cast("Callable[[Callable[..., Any]], Any]", extending.intrinsic)
-LANES = 16
 PAIRS = 8  # pairs of codes in a near or mid block: 16 codes
 BLOCK_BYTES = PAIRS * LANES * 4  # of one group's near or mid codes
 
