@@ -1,6 +1,6 @@
 """Whether the compiled search ever misses a neighbour, on real pictures: every position of many pictures against BLAS, some against the definition.
 
-    python benchmarks/exactness.py DATASET...
+    python benchmarks/exactness.py DATASET... [--large 6]    # and so many pictures at the sizes of Wide-ResNet-50-2; needs the extra `timm`
     python benchmarks/exactness.py --tiny
 
 All pictures of a data set, good and defective, are searched among 50 normal ones of 60 learnt (a picture never in itself): once in the nearest,
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import Row, finish, parser
+from common import Row, finish, large_network, parser
 
 from spadework import Spade
 from spadework.datasets import open_dataset
@@ -26,6 +26,7 @@ from spadework.pyramid import descriptors
 
 COLUMNS = {
     "data": "set",
+    "network": "network",
     "pictures": "pictures",
     "kappa": "kappa",
     "positions checked": "positions",
@@ -44,6 +45,9 @@ SAMPLE = 60  # positions of a data set that also go through `reference`
 def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("dataset", nargs="*")
+    arguments.add_argument(
+        "--large", type=int, default=0, metavar="PICTURES", help="of each data set, with a network of the paper's sizes"
+    )
     options = arguments.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -54,14 +58,25 @@ def main() -> int:
         for root in roots:
             category = open_dataset(root).categories[0]
             normal = [str(sample.path) for sample in category.train]
-            model = Spade(calibration_images=0, **({"image_size": 64} if options.tiny else {}))
-            model.fit(normal[:NORMAL], path=Path(folder) / "m.spade")
             pictures = [*normal, *(str(sample.path) for sample in category.test)]
-            for kappa in (1, 3):
-                checked = check(model, pictures, kappa, 4 if options.tiny else SAMPLE)
-                rows.append({"set": Path(root).name, "kappa": kappa} | checked)
-                print(rows[-1], file=sys.stderr)
+            for network, model, shown in models(pictures, options.tiny, options.large):
+                model.fit(normal[:NORMAL], path=Path(folder) / "m.spade")
+                for kappa in (1, 3):
+                    checked = check(model, shown, kappa, 4 if options.tiny else SAMPLE)
+                    rows.append({"set": Path(root).name, "network": network, "kappa": kappa} | checked)
+                    print(rows[-1], file=sys.stderr)
     return finish("exactness", rows, COLUMNS, options)
+
+
+def models(pictures: list[str], tiny: bool, large: int) -> list[tuple[str, Spade, list[str]]]:
+    """Networks, and the pictures to check each with: of a large one some, evenly taken."""
+    if tiny:
+        return [("embedded", Spade(image_size=64, calibration_images=0), pictures)]
+    made = [("embedded", Spade(calibration_images=0), pictures)]
+    if large:
+        model = Spade.paper(backbone=large_network(), calibration_images=0)
+        made.append(("Wide-ResNet-50-2", model, pictures[:: -(-len(pictures) // large)]))
+    return made
 
 
 def check(model: Spade, pictures: list[str], kappa: int, sample: int) -> Row:

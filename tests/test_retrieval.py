@@ -11,6 +11,7 @@ from builders import append_parts_of, make_gallery, rng_of
 from spadework import retrieval
 from spadework.entries import Entries, Entry
 from spadework.gallery import Gallery
+from spadework.kernels import pruned
 from spadework.retrieval import AXES, Retrieval, Sketch
 from spadework.storage import ModelFolder
 
@@ -87,8 +88,14 @@ def questions(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[3], rows[len(rows) // 2], near, rows.mean(axis=0, dtype=np.float64).astype(np.float32), rows[0] * 0]
 
 
+@pytest.fixture(params=["compiled", "NumPy"])
+def way(request, monkeypatch):
+    """How sketches are compared: where Numba is there, and where it is not."""
+    monkeypatch.setattr(pruned, "is_usable", lambda: request.param == "compiled")
+
+
 @pytest.mark.parametrize("name", DATA)
-def test_answers_are_those_of_comparing_all_to_the_bit(name, at_once, monkeypatch):
+def test_answers_are_those_of_comparing_all_to_the_bit(name, at_once, way, monkeypatch):
     rows = DATA[name]()
     read = Rows(rows, monkeypatch)
     asked = Retrieval(read, len(rows))
@@ -102,7 +109,7 @@ def test_answers_are_those_of_comparing_all_to_the_bit(name, at_once, monkeypatc
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_no_bound_is_above_its_distance(name, at_once):
+def test_no_bound_is_above_its_distance(name, at_once, way):
     rows = DATA[name]()
     sketch = Sketch.learn(rows[:300]).extend(lambda start, stop: rows[start:stop], len(rows))
     np.testing.assert_allclose(sketch.axes @ sketch.axes.T, np.eye(len(sketch.axes)), atol=1e-13)

@@ -73,6 +73,31 @@ def test_rows_come_back(folder):
         found.read("rows")[0, 0] = 1
 
 
+@pytest.mark.parametrize("system", ["with preadv", "without"])
+def test_scattered_rows_come_back_in_the_order_asked_for(folder, system, monkeypatch):
+    if system == "without":
+        monkeypatch.delattr(os, "preadv", raising=False)
+        monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    folder.announce("rows", range(4))
+    picked = folder.pick("rows", np.array([3, 0, 3]))
+    np.testing.assert_array_equal(picked, ROWS[[3, 0, 3]])
+    picked[:] = 0  # a copy
+    np.testing.assert_array_equal(folder.read("rows"), ROWS)
+    assert folder.pick("rows", np.empty(0, np.int64)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("change", ["shorter", "gone"])
+def test_scattered_rows_that_are_there_no_more_are_told(folder, change):
+    file = folder.path / folder.header["arrays"]["rows"]["file"]
+    if change == "shorter":
+        os.truncate(file, file.stat().st_size - 1)
+    else:
+        file.unlink()
+    folder.announce("rows", [3])  # a hint says nothing
+    with pytest.raises(ModelError, match=r"array 'rows' cannot be read.*[Ll]oad it again"):
+        folder.pick("rows", np.array([3]))
+
+
 def test_rows_count_from_the_commit_on(folder):
     with folder.writing():
         folder.append("rows", ROWS[:1])

@@ -46,7 +46,7 @@ class Gallery:
         stored = folder.header["gallery"]
         self.geometry = Geometry(tuple((h, w, c) for h, w, c in stored["shapes"]))
         self.thumbnail_side = int(stored["thumbnail_side"])
-        self._retrieval = Retrieval(partial(folder.read, "globals"))
+        self._retrieval = Retrieval(partial(folder.read, "globals"), pick=partial(folder.pick, "globals"))
         self._load()
 
     @classmethod

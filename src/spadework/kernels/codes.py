@@ -183,7 +183,6 @@ def encode(
     halves, errors = np.empty((count, layout.depths), np.int32), np.empty((count, layout.depths))
     factors = np.empty(count)
     places, shares = layout.places
-    middle = axes.mean @ axes.directions
 
     def code(share: int, of: int) -> None:
         encoding.encode(
@@ -194,7 +193,7 @@ def encode(
             places,
             shares,
             axes.mean,
-            middle,
+            axes.middle,
             axes.scale,
             RADIUS,
             layout.grid[1],
