@@ -24,7 +24,7 @@ errors
 check
 images pyramid ranking calibration
 backbones storage retrieval entries kernels metrics scores
-search_index
+search_index coreset
 gallery datasets
 correspondence
 prediction

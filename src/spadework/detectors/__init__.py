@@ -15,7 +15,10 @@ from spadework.check import one_of
 from spadework.detectors.base import Detector
 from spadework.errors import ModelError
 
-DETECTORS = {"spade": "spadework.detectors.spade:Spade"}
+DETECTORS = {
+    "spade": "spadework.detectors.spade:Spade",
+    "patchcore": "spadework.detectors.patchcore:PatchCore",
+}
 
 
 def get_detector(name: str) -> type[Detector]:

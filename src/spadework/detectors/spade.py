@@ -17,14 +17,14 @@ import numpy as np
 from spadework import check
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond
-from spadework.detectors.base import Detector
+from spadework.detectors.features import PyramidDetector
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture, View
 from spadework.kernels import KERNELS, kernel_name, pruned
 from spadework.prediction import Judgement, Prediction, Predictions
-from spadework.pyramid import UPSAMPLINGS, Pyramid, build
+from spadework.pyramid import Pyramid
 from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
@@ -60,7 +60,7 @@ class Explanation:
         }
 
 
-class Spade(Detector):
+class Spade(PyramidDetector):
     """SPADE. The defaults are for daily use: embedded backbone, whole picture, image score from the map.
 
     Args:
@@ -93,7 +93,6 @@ class Spade(Detector):
     """
 
     name: ClassVar[str] = "spade"
-    needs: ClassVar[str] = "pyramid"
     summary: ClassVar[str] = (
         "nearest descriptors of a feature pyramid among the nearest normal images; map, image score, explanation"
     )
@@ -158,71 +157,21 @@ class Spade(Detector):
         return cls(**{**settings, **changes})
 
     def _check_settings(self) -> None:
-        for name in ("image_k", "gallery_k", "kappa", "grid_stride", "pooling"):
+        self._check_features()
+        for name in ("image_k", "gallery_k", "kappa"):
             check.positive_int(getattr(self, name), name)
-        if self.pooling % 2 == 0:
-            raise InputError(f"pooling must be odd, so that a neighbourhood has a centre, not {self.pooling}.")
         for name, choices in (
             ("pyramid", MATCHINGS),
-            ("upsampling", UPSAMPLINGS),
             ("image_score", IMAGE_SCORES),
             ("storage", STORAGE_TYPES.keys()),
             ("kernel", {"auto", *KERNELS}),
         ):
             check.one_of(getattr(self, name), name, choices)
-        self._check_inputs()
         check.share(self.max_false_alarms, "max_false_alarms")
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
-        view = self._view()
-        if self.crop is not None and (view.resize[0] < max(view.size) or len(view.resize) != 1):
-            raise InputError(
-                f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
-            )
-
-    def _check_inputs(self) -> None:
-        check.path(self.backbone, "backbone")
-        if self.weights is not None:
-            check.path(self.weights, "weights")
-        self._wanted_levels()
-        longest = max(self._view().size)
-        if check.not_negative(self.smoothing, "smoothing") > longest:
-            raise InputError(
-                f"smoothing must be at most {longest}, the side of what the network sees, not {self.smoothing}."
-            )
-
-    def _view(self) -> View:
-        size = check.size(self.image_size, "image_size")
-        if self.crop is None:
-            return View(size)
-        crop = check.size(self.crop, "crop")
-        return View((size[0],) if size[0] == size[1] else size, crop)
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
-
-    def _pyramid(self, view: np.ndarray) -> Pyramid:
-        maps, vectors = self.backbone_(view[None])
-        strides = list(self.backbone_.strides)
-        chosen = self._levels(len(maps))
-        kept = [strides[index] for index in chosen]
-        grid = next((place for place, stride in enumerate(kept) if stride >= self.grid_stride), len(kept) - 1)
-        return build([maps[index][0] for index in chosen], vectors[0], grid_level=grid, pooling=self.pooling)
-
-    def _levels(self, available: int) -> list[int]:
-        chosen = self._wanted_levels()
-        if chosen is None:
-            return list(range(available))
-        if chosen[-1] >= available:
-            raise InputError(f"levels must be among 1 to {available} for {self.backbone}, not {self.levels!r}.")
-        return chosen
-
-    def _wanted_levels(self) -> list[int] | None:
-        """The levels asked for, counted from 0; None for all."""
-        if self.levels is None:
-            return None
-        if not isinstance(self.levels, (Sequence, np.ndarray)) or isinstance(self.levels, str) or len(self.levels) == 0:
-            raise InputError(f"levels must be a list of numbers, 1 for the finest level, not {self.levels!r}.")
-        return sorted({check.positive_int(level, "levels") - 1 for level in self.levels})
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
         gallery: Gallery | None = None

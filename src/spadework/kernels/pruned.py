@@ -53,7 +53,7 @@ def is_usable() -> bool:
 
 def warm_up() -> None:
     """Compile the inner loops now, or load them from Numba's cache: so that a first search does not wait for it."""
-    from spadework.kernels import encoding, scanning, sketches  # noqa: F401  compiled when imported
+    from spadework.kernels import choosing, encoding, scanning, sketches  # noqa: F401  compiled when imported
 
 
 @dataclass(frozen=True)
@@ -80,30 +80,46 @@ class Counts:
     scan_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Rows float32 (G, C) ready for many searches; without codes where preparing does not pay."""
+
+    rows: np.ndarray
+    codes: tuple[Layout, Axes, np.ndarray] | None
+
+
+def prepare(gallery: np.ndarray, *, threads: int | None = None) -> Prepared:
+    """Code rows, (G, C), for `nearest_of`."""
+    rows = np.ascontiguousarray(gallery)
+    if len(rows) < FEW or rows.dtype != FLOAT:
+        return Prepared(rows, None)
+    layout = layout_of(((1, *rows.shape),))
+    sample = rows[np.random.default_rng(0).choice(len(rows), min(SAMPLE, len(rows)), replace=False)]
+    if not np.isfinite(sample).all():
+        return Prepared(rows, None)
+    axes = learn_axes(sample, layout)
+    record, count = rows.reshape(-1), min(thread_count(threads), len(rows))
+    with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
+        row = to_row(record, encode(record, layout, axes, pool=pool, threads=count), layout, axes)
+    return Prepared(rows, (layout, axes, row))
+
+
+def nearest_of(prepared: Prepared, queries: np.ndarray, *, kappa: int, threads: int | None = None) -> Nearest:
+    """Return the `kappa` nearest of prepared rows for each query, float32 (Q, C)."""
+    found = None
+    if prepared.codes is not None and len(queries) >= FEW and kappa <= NOT_FOR and queries.dtype == FLOAT:
+        layout, axes, row = prepared.codes
+        own, record = layout_of(((1, *queries.shape),)), np.ascontiguousarray(queries).reshape(-1)
+        coded = [Coded(prepared.rows.reshape(-1), row, axes)]
+        found = search(record, own, coded, layout, axes, kappa=kappa, threads=threads)
+    return blocked.nearest(queries, prepared.rows, kappa=kappa, threads=threads) if found is None else found
+
+
 def nearest(queries: np.ndarray, gallery: np.ndarray, *, kappa: int, threads: int | None = None) -> Nearest:
     """Return the `kappa` nearest rows of `gallery` for each query; see the package docstring."""
     if min(len(queries), len(gallery)) < FEW or kappa > NOT_FOR or {queries.dtype, gallery.dtype} != {FLOAT}:
         return blocked.nearest(queries, gallery, kappa=kappa, threads=threads)
-    rng = np.random.default_rng(0)
-    own, others = layout_of(((1, *queries.shape),)), layout_of(((1, *gallery.shape),))
-    sample = gallery[rng.choice(len(gallery), min(SAMPLE, len(gallery)), replace=False)]
-    if not np.isfinite(sample).all():
-        return blocked.nearest(queries, gallery, kappa=kappa, threads=threads)
-    axes = learn_axes(sample, others)
-    record = np.ascontiguousarray(gallery).reshape(-1)
-    count = min(thread_count(threads), len(queries))
-    with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
-        row = to_row(record, encode(record, others, axes, pool=pool, threads=count), others, axes)
-    found = search(
-        np.ascontiguousarray(queries).reshape(-1),
-        own,
-        [Coded(record, row, axes)],
-        others,
-        axes,
-        kappa=kappa,
-        threads=threads,
-    )
-    return blocked.nearest(queries, gallery, kappa=kappa, threads=threads) if found is None else found
+    return nearest_of(prepare(gallery, threads=threads), queries, kappa=kappa, threads=threads)
 
 
 def search(

@@ -1,0 +1,68 @@
+"""Every detector on the same pictures, with the same network: rendered parts, and real data sets if given.
+
+    python benchmarks/detectors.py DATASET...
+    python benchmarks/detectors.py --tiny
+
+Everyday settings of each. The data sets are not part of the project; docs/datasets.md says where they come from.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from common import finish, parser
+
+from spadework.benchmark import run_benchmark
+from spadework.datasets import open_dataset
+from spadework.datasets.synthetic import CATEGORIES, write_dataset
+from spadework.detectors import DETECTORS
+
+COLUMNS = {
+    "data": "set",
+    "detector": "detector",
+    "normal": "n_train",
+    "test": "n_test",
+    "image AUROC": "image_auroc",
+    "pixel AUROC": "pixel_auroc",
+    "PRO": "pro",
+    "image AP": "image_ap",
+    "pixel AP": "pixel_ap",
+    "false alarms": "false_alarms",
+    "found": "found",
+    "fit s": "fit_seconds",
+    "s a picture": "predict_seconds_per_image",
+}
+
+
+def main() -> int:
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("dataset", nargs="*")
+    options = arguments.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        rendered = Path(folder) / "rendered"
+        some = {"n_train": 8, "n_good": 2, "n_per_defect": 1, "size": 64} if options.tiny else {"n_train": 60}
+        write_dataset(rendered, categories=["gear"] if options.tiny else list(CATEGORIES), **some)
+        for root in [rendered, *options.dataset]:
+            settings = {"image_size": 64} if options.tiny else {}
+            found = run_benchmark(
+                open_dataset(root),
+                detectors=list(DETECTORS),
+                settings=settings,
+                announce=lambda name: print(name, file=sys.stderr),
+            )
+            for each in found.evaluations:
+                counts = each.counts or {}
+                told = {
+                    "set": each.row["category"],
+                    "false_alarms": f"{counts['false_alarms']} of {counts['normal']}" if counts else None,
+                    "found": f"{counts['found']} of {counts['anomalous']}" if counts else None,
+                }
+                rows.append({key: (each.row | told)[key] for key in COLUMNS.values()})
+    return finish("detectors", rows, COLUMNS, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What detectors share that compare pyramids of a network's features: which part of a picture, which levels, which grid."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from spadework import check
+from spadework.detectors.base import Detector
+from spadework.errors import InputError
+from spadework.images import View
+from spadework.kernels import KERNELS
+from spadework.pyramid import UPSAMPLINGS, Pyramid, build
+
+
+class PyramidDetector(Detector):
+    """Base of detectors that compare features of a network; its settings are theirs."""
+
+    needs: ClassVar[str] = "pyramid"
+
+    image_size: int | Sequence[int]
+    crop: int | Sequence[int] | None
+    levels: Sequence[int] | None
+    grid_stride: int
+    pooling: int
+    upsampling: str
+    kernel: str
+
+    def _check_features(self) -> None:
+        """Raise InputError for a setting of the features, the view or the map that breaks a rule."""
+        for name in ("grid_stride", "pooling"):
+            check.positive_int(getattr(self, name), name)
+        if self.pooling % 2 == 0:
+            raise InputError(f"pooling must be odd, so that a neighbourhood has a centre, not {self.pooling}.")
+        check.one_of(self.upsampling, "upsampling", UPSAMPLINGS)
+        check.one_of(self.kernel, "kernel", {"auto", *KERNELS})
+        check.path(self.backbone, "backbone")
+        if self.weights is not None:
+            check.path(self.weights, "weights")
+        self._wanted_levels()
+        view = self._view()
+        if check.not_negative(self.smoothing, "smoothing") > max(view.size):
+            raise InputError(
+                f"smoothing must be at most {max(view.size)}, the side of what the network sees, not {self.smoothing}."
+            )
+        if self.crop is not None and (view.resize[0] < max(view.size) or len(view.resize) != 1):
+            raise InputError(
+                f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
+            )
+
+    def _view(self) -> View:
+        size = check.size(self.image_size, "image_size")
+        if self.crop is None:
+            return View(size)
+        crop = check.size(self.crop, "crop")
+        return View((size[0],) if size[0] == size[1] else size, crop)
+
+    def _pyramid(self, view: np.ndarray) -> Pyramid:
+        maps, vectors = self.backbone_(view[None])
+        strides = list(self.backbone_.strides)
+        chosen = self._levels(len(maps))
+        kept = [strides[index] for index in chosen]
+        grid = next((place for place, stride in enumerate(kept) if stride >= self.grid_stride), len(kept) - 1)
+        return build([maps[index][0] for index in chosen], vectors[0], grid_level=grid, pooling=self.pooling)
+
+    def _levels(self, available: int) -> list[int]:
+        chosen = self._wanted_levels()
+        if chosen is None:
+            return list(range(available))
+        if chosen[-1] >= available:
+            raise InputError(
+                f"levels must be among 1 to {available} for {os.fspath(self.backbone)}, not {self.levels!r}."
+            )
+        return chosen
+
+    def _wanted_levels(self) -> list[int] | None:
+        """The levels asked for, counted from 0; None for all."""
+        if self.levels is None:
+            return None
+        if not isinstance(self.levels, (Sequence, np.ndarray)) or isinstance(self.levels, str) or len(self.levels) == 0:
+            raise InputError(f"levels must be a list of numbers, 1 for the finest level, not {self.levels!r}.")
+        return sorted({check.positive_int(level, "levels") - 1 for level in self.levels})
