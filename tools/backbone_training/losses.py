@@ -1,0 +1,165 @@
+"""What the maps are judged by.
+
+Classes: the mean of a level over a quarter of a canvas must tell the picture's class, at more than one level, so that
+the levels that are kept are near to meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from backbone_training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from backbone_training.augmentation import Batch
+
+
+PLACES = 512  # that are compared with each other in a batch
+TEMPERATURE = 0.1
+COVERED = 0.04  # of a cell's pixels, from which on it counts as changed
+
+
+class Objective(nn.Module):
+    """All heads and the sum of all losses."""
+
+    def __init__(self, recipe: Recipe, classes: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.heads = nn.ModuleDict(
+            {str(i): nn.Linear(recipe.widths[i], classes) for i, w in enumerate(recipe.class_weights) if w}
+        )
+
+        if recipe.rotation:
+            self.turned = nn.Linear(recipe.widths[2], 4)
+        if recipe.contrast:
+            self.project2, self.project3 = nn.Linear(recipe.widths[1], 64), nn.Linear(recipe.widths[2], 64)
+        if recipe.search:
+            self.search_slope, self.search_threshold = (
+                nn.Parameter(torch.full((), 0.25)),
+                nn.Parameter(torch.full((), -0.4)),
+            )
+            self.level_weights = nn.Parameter(torch.zeros(3))
+        if recipe.change:
+            self.slope, self.threshold = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((3,), -1.0))
+
+    def forward(
+        self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The loss to follow, and its parts before weighting."""
+        parts = {}
+        total = torch.zeros((), device=maps[0].device)
+        for name, head in self.heads.items():
+            loss = self._class_loss(head, maps[int(name)], batch)
+            parts[f"class{int(name) + 1}"] = loss.item()
+            total = total + self.recipe.class_weights[int(name)] * loss
+        for name, weight, loss_of in self._others():
+            if weight:
+                loss = loss_of(maps, batch, rng)
+                parts[name] = loss.item()
+                total = total + weight * loss
+        return total, parts
+
+    def _others(self) -> tuple[tuple[str, float, Callable[..., torch.Tensor]], ...]:
+        recipe = self.recipe
+        return (
+            ("rotation", recipe.rotation, self._rotation_loss),
+            ("contrast", recipe.contrast, self._contrast_loss),
+            ("change", recipe.change, self._change_loss),
+            ("search", recipe.search, self._search_loss),
+        )
+
+    def _rotation_loss(self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator) -> torch.Tensor:
+        quarters = functional.adaptive_avg_pool2d(maps[2].float(), 2).flatten(2).transpose(1, 2)
+        logits = self.turned(quarters)
+        return functional.cross_entropy(logits.flatten(0, 1), batch.quarter_turns.flatten())
+
+    def _contrast_loss(self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator) -> torch.Tensor:
+        """A place must be nearer to itself in the other light than to any other place, of its own picture or another's."""
+        total = torch.zeros((), device=maps[0].device)
+        for index, project in ((1, self.project2), (2, self.project3)):
+            one, two = _views(maps[index], len(batch.changed))
+            _, same = _labels(batch.changed, one.shape[2:])
+            places = same.flatten().nonzero()[:, 0]
+            chosen = places[torch.randperm(len(places), generator=rng)[:PLACES].to(places.device)]
+            rows = [
+                functional.normalize(project(view.permute(0, 2, 3, 1).flatten(0, 2)[chosen]), dim=1)
+                for view in (one, two)
+            ]
+            logits = rows[0] @ rows[1].T / TEMPERATURE
+            target = torch.arange(len(chosen), device=logits.device)
+            total = total + 0.25 * (
+                functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
+            )
+        return total
+
+    def _change_loss(self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator) -> torch.Tensor:
+        """Whether a place was changed must be told from the squared distance of its features alone, by one threshold a level."""
+        total = torch.zeros((), device=maps[0].device)
+        for index in range(3):
+            one, two = _views(maps[index], len(batch.changed))
+            spread = maps[index].float().var((0, 2, 3)).mean().clamp(min=1e-6)
+            distance = ((one - two) ** 2).mean(1) / spread  # (p, h, w), in units of the level's own variance
+            logits = self.slope[index] * ((distance + 1e-3).log() - self.threshold[index])
+            other, same = _labels(batch.changed, one.shape[2:])
+            if other.any() and same.any():
+                total = (
+                    total + (functional.softplus(-logits[other]).mean() + functional.softplus(logits[same]).mean()) / 6
+                )
+        return total
+
+    def _search_loss(self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator) -> torch.Tensor:
+        """SPADE with a gallery of one picture: a changed place must be far from all places of the first view, the others near to one of them.
+
+        One threshold for all pictures, and one weight a level.
+        """
+        pairs = len(batch.changed)
+        grid = maps[1].shape[2:]
+        weights = torch.softmax(self.level_weights, 0)
+        parts = []
+        for index, level in enumerate(maps[:3]):
+            level = level.float()
+            spread = level.var((0, 2, 3)).sum().clamp(min=1e-6)
+            level = torch.cat([level[:pairs], level[len(level) - pairs :]]) * (weights[index] / spread).sqrt()
+            if index == 0:
+                level = functional.avg_pool2d(level, 2)
+            elif index == 2:
+                level = functional.interpolate(level, size=grid, mode="bilinear")
+            parts.append(level.flatten(2))
+        joint = torch.cat(parts, 1).transpose(1, 2)  # (2p, places, C)
+        one, two = joint[:pairs], joint[pairs:]
+        squares = (two**2).sum(2)[:, :, None] + (one**2).sum(2)[:, None] - 2 * two @ one.transpose(1, 2)
+        distance = squares.amin(2).clamp(min=0)  # (p, places)
+        logits = self.search_slope * 4 * ((distance + 1e-3).log() - self.search_threshold * 4)
+        other, same = (each.flatten(1) for each in _labels(batch.changed, grid))
+        return (functional.softplus(-logits[other]).mean() + functional.softplus(logits[same]).mean()) / 2
+
+    def _class_loss(self, head: nn.Module, level: torch.Tensor, batch: Batch) -> torch.Tensor:
+        quarters = functional.adaptive_avg_pool2d(level.float(), 2).flatten(2).transpose(1, 2)  # (n, 4, C)
+        whole = quarters.mean(1, keepdim=True).expand_as(quarters)
+        logits = head(torch.where(batch.single[:, None, None], whole, quarters))
+        return functional.cross_entropy(
+            logits.flatten(0, 1), batch.labels.flatten(), label_smoothing=self.recipe.smoothing
+        )
+
+    def classify(self, maps: list[torch.Tensor]) -> torch.Tensor:
+        """The class of each picture by the deepest head."""
+        name = max(self.heads)
+        return self.heads[name](maps[int(name)].float().mean((2, 3))).argmax(1)
+
+
+def _views(level: torch.Tensor, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two views of the canvases that have two."""
+    return level[:pairs].float(), level[len(level) - pairs :].float()
+
+
+def _labels(changed: torch.Tensor, grid: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cells (p, h, w) that are changed, and cells that are not and have no changed neighbour; the rest is left open."""
+    cell = changed.shape[2] // grid[0]
+    share = functional.avg_pool2d(changed.float(), cell)
+    near = functional.max_pool2d(share, 3, 1, 1)
+    return (share >= COVERED)[:, 0], (near == 0)[:, 0]
