@@ -10,9 +10,11 @@ import copy
 import json
 import tempfile
 import warnings
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
@@ -23,29 +25,34 @@ from backbone_training.filters import Filters
 from backbone_training.loop import CHECKPOINT
 from backbone_training.network import Pyramid
 from backbone_training.recipe import Recipe
+from backbone_training.statistics import measure
+from backbone_training.vector import LEVEL, Vector
 from spadework.backbones import shrink
 from spadework.backbones.export import check_export
 
 LEVELS = 3
+SPREAD = (
+    300.0  # variance of all channels of all levels together on natural pictures: what is shared out among the levels
+)
 STRIDES = (4, 8, 16)
+SHARES, EQUAL = "objective.level_weights", (1 / 3, 1 / 3, 1 / 3)
 
 
 class Exported(nn.Module):
-    """The first three maps and the global vector."""
+    """The first three maps, each scaled to its share of the joint distance, and the global vector."""
 
-    def __init__(self, pyramid: Pyramid, scales: tuple[float, ...] = ()) -> None:
+    def __init__(self, pyramid: Pyramid, statistics: dict[str, torch.Tensor], shares: Sequence[float]) -> None:
         super().__init__()
         self.pyramid = fold(pyramid)
         self.pyramid.stages = self.pyramid.stages[:LEVELS]
-        self.scales = scales
+        self.vector = Vector(statistics["mean"], statistics["covariance"])
+        self.scales = [(SPREAD * w / s) ** 0.5 for w, s in zip(shares, statistics["spread"].tolist(), strict=True)]
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """`(n, 3, H, W)` to `(n, C_l, H/s, W/s)` each, then `(n, D)`."""
         maps = self.pyramid(image)
-        vector = maps[-1].mean((2, 3))
-        if self.scales:
-            maps = [level * scale for level, scale in zip(maps, self.scales, strict=True)]
-        return (*maps, vector)
+        scaled = [level * scale for level, scale in zip(maps, self.scales, strict=True)]
+        return (*scaled, self.vector(maps[LEVEL]))
 
 
 def load(source: Path | str) -> nn.Module:
@@ -54,7 +61,9 @@ def load(source: Path | str) -> nn.Module:
         return Filters(Recipe().widths[:LEVELS])
     if source == "random":
         torch.manual_seed(0)
-        return Exported(Pyramid(Recipe().widths, Recipe().depths, calm=False))
+        pyramid = Pyramid(Recipe().widths, Recipe().depths, calm=False)
+        noise = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3), np.uint8)
+        return Exported(pyramid, measure(pyramid.eval(), noise), EQUAL)
     file = Path(source) / CHECKPOINT
     if not file.is_file():
         raise SystemExit(f"{file}: not found. Give the folder of a run that has finished an epoch.")
@@ -62,7 +71,8 @@ def load(source: Path | str) -> nn.Module:
     pyramid = Pyramid(state["recipe"]["widths"], state["recipe"]["depths"])
     prefix = "pyramid."
     pyramid.load_state_dict({k.removeprefix(prefix): v for k, v in state["average"].items() if k.startswith(prefix)})
-    return Exported(pyramid)
+    shares = torch.softmax(state["average"].get(SHARES, torch.zeros(LEVELS)), 0)
+    return Exported(pyramid, state["statistics"], shares.tolist())
 
 
 def fold(module: nn.Module) -> nn.Module:

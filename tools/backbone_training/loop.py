@@ -21,7 +21,7 @@ from rich.progress import Progress, TextColumn
 from torch import nn
 from torch.nn import functional
 
-from backbone_training import augmentation
+from backbone_training import augmentation, statistics
 from backbone_training.data import Pictures
 from backbone_training.losses import Objective
 from backbone_training.network import Pyramid
@@ -223,6 +223,7 @@ class Loop:
         state = {
             "recipe": asdict(self.recipe), "epoch": self.epoch, "model": self.model.state_dict(),
             "average": self.average.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "statistics": statistics.measure(self.average.pyramid.eval(), self.train.pictures, self.device),
             "log": (self.out / LOG).stat().st_size,
         }  # fmt: skip
         part = self.out / f"{CHECKPOINT}.part"

@@ -118,24 +118,22 @@ class Objective(nn.Module):
         One threshold for all pictures, and one weight a level.
         """
         pairs = len(batch.changed)
-        grid = maps[1].shape[2:]
+        views = [level.split((pairs, len(level) - 2 * pairs, pairs)) for level in maps[:3]]
+        one, two = ([_on_grid(view[which].float(), maps[1].shape[2:]) for view in views] for which in (0, 2))
         weights = torch.softmax(self.level_weights, 0)
-        parts = []
-        for index, level in enumerate(maps[:3]):
-            level = level.float()
-            spread = level.var((0, 2, 3)).sum().clamp(min=1e-6)
-            level = torch.cat([level[:pairs], level[len(level) - pairs :]]) * (weights[index] / spread).sqrt()
-            if index == 0:
-                level = functional.avg_pool2d(level, 2)
-            elif index == 2:
-                level = functional.interpolate(level, size=grid, mode="bilinear")
-            parts.append(level.flatten(2))
-        joint = torch.cat(parts, 1).transpose(1, 2)  # (2p, places, C)
-        one, two = joint[:pairs], joint[pairs:]
-        squares = (two**2).sum(2)[:, :, None] + (one**2).sum(2)[:, None] - 2 * two @ one.transpose(1, 2)
-        distance = squares.amin(2).clamp(min=0)  # (p, places)
+        scales = [(w / level.var((0, 2)).sum().clamp(min=1e-6)).sqrt() for w, level in zip(weights, one, strict=True)]
+        one, two = (
+            torch.cat([level * scale for level, scale in zip(view, scales, strict=True)], 1).transpose(1, 2)
+            for view in (one, two)
+        )  # (p, places, C)
+        with torch.no_grad():  # which place is nearest may be told roughly, how far it is may not
+            half = torch.bfloat16
+            nearness = two.to(half) @ one.to(half).transpose(1, 2) - 0.5 * (one**2).sum(2).to(half)[:, None]
+            nearest = nearness.argmax(2)
+        found = one.gather(1, nearest[:, :, None].expand(-1, -1, one.shape[2]))
+        distance = ((two - found) ** 2).sum(2)  # (p, places)
         logits = self.search_slope * 4 * ((distance + 1e-3).log() - self.search_threshold * 4)
-        other, same = (each.flatten(1) for each in _labels(batch.changed, grid))
+        other, same = (each.flatten(1) for each in _labels(batch.changed, maps[1].shape[2:]))
         return (functional.softplus(-logits[other]).mean() + functional.softplus(logits[same]).mean()) / 2
 
     def _class_loss(self, head: nn.Module, level: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -163,3 +161,12 @@ def _labels(changed: torch.Tensor, grid: torch.Size) -> tuple[torch.Tensor, torc
     share = functional.avg_pool2d(changed.float(), cell)
     near = functional.max_pool2d(share, 3, 1, 1)
     return (share >= COVERED)[:, 0], (near == 0)[:, 0]
+
+
+def _on_grid(level: torch.Tensor, grid: torch.Size) -> torch.Tensor:
+    """Bring a level to the grid that is searched, as a detector does: finer ones averaged, coarser ones interpolated. (p, C, places)"""
+    if level.shape[2] > grid[0]:
+        level = functional.avg_pool2d(level, level.shape[2] // grid[0])
+    elif level.shape[2] < grid[0]:
+        level = functional.interpolate(level, size=grid, mode="bilinear")
+    return level.flatten(2)
