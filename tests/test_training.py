@@ -16,13 +16,13 @@ from backbone_training.recipe import Recipe
 
 torch = pytest.importorskip("torch", reason="training needs the extra torch: torch is not installed")
 pytest.importorskip("onnxscript", reason="training needs the extra torch: onnxscript is not installed")
-augmentation, changes, export, loop, network = (
+augmentation, changes, export, loop, losses, network, statistics, vector = (
     pytest.importorskip(f"backbone_training.{name}")
-    for name in ("augmentation", "changes", "export", "loop", "network")
+    for name in ("augmentation", "changes", "export", "loop", "losses", "network", "statistics", "vector")
 )
 
 TOOLS = Path(__file__).parents[1] / "tools"
-TINY = Recipe(widths=(8, 8, 16), depths=(1, 1, 1), canvases=6, epochs=2, pairs=2)
+TINY = Recipe(widths=(8, 8, 16), depths=(1, 1, 1), canvases=6, epochs=2, pairs=2, search=1.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,6 +127,76 @@ def test_a_cell_lies_where_its_pixels_are():
     with torch.no_grad():
         for level, turned in zip(pyramid(picture), pyramid(picture.flip((2, 3))), strict=True):
             assert torch.allclose(level.flip((2, 3)), turned, atol=1e-4)
+
+
+def pair_batch(changed):
+    count = 2 * len(changed)
+    quarters = torch.zeros(count, 4, dtype=torch.int64)
+    return augmentation.Batch(
+        torch.zeros(count, 3, 1, 1), quarters, torch.zeros(count, dtype=torch.bool), quarters, changed
+    )
+
+
+def test_cells_near_a_change_are_left_open():
+    changed = torch.zeros(1, 1, 128, 128, dtype=torch.bool)
+    changed[0, 0, 40:44, 40:44] = True  # a quarter of the cell (5, 5) of 8 pixels
+    other, same = losses._labels(changed, torch.Size((16, 16)))
+    assert other.nonzero().tolist() == [[0, 5, 5]]
+    assert not same[0, 4:7, 4:7].any()
+    assert same.sum() == 256 - 9
+
+
+def test_the_search_loss_wants_changed_places_far_and_the_others_near():
+    recipe = replace(TINY, canvases=2, pairs=1, search=1.0)
+    changed = torch.zeros(1, 1, 128, 128, dtype=torch.bool)
+    changed[0, 0, 40:48, 40:48] = True
+    objective = losses.Objective(recipe, 3)
+    rng = torch.Generator().manual_seed(0)
+    first = [torch.randn(1, c, 128 // s, 128 // s, generator=rng) for c, s in ((8, 4), (8, 8), (16, 16))]
+
+    def loss(second):
+        maps = [torch.cat(each) for each in zip(first, second, strict=True)]
+        return objective._search_loss(maps, pair_batch(changed), rng).item()
+
+    shown = [level.clone() for level in first]
+    shown[1][0, :, 5, 5] += 30
+    wrong = [level.clone() for level in first]
+    wrong[1][0, :, 12, 12] += 30
+    assert loss(shown) < loss(first) < loss(wrong)
+    assert loss([shown[0].roll(4, 3), shown[1].roll(2, 3), shown[2].roll(1, 3)]) > loss(
+        shown
+    )  # the change is elsewhere now
+
+
+def test_level_statistics_are_those_of_all_places(pictures):
+    torch.manual_seed(0)
+    pyramid = network.Pyramid((8, 8, 16), (1, 1, 1), calm=False).eval()
+    found = statistics.measure(pyramid, pictures.pictures)
+    shown = torch.from_numpy(pictures.pictures).permute(0, 3, 1, 2).float() / 255
+    large = torch.nn.functional.interpolate(shown, scale_factor=2, mode="bilinear")
+    with torch.no_grad():
+        levels = pyramid(augmentation.normalise(large))
+    for index in (1, 2):
+        assert found["spread"][index] == pytest.approx(
+            float(levels[index].var((0, 2, 3), correction=0).sum()), rel=1e-4
+        )
+    assert torch.allclose(found["mean"], levels[1].mean((0, 2, 3)), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (8, 12), (32, 32), (33, 20)])
+def test_the_global_vector_tells_places_apart_at_any_size(size):
+    made = vector.Vector(torch.zeros(16), torch.eye(16))
+    level = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(0))
+    found = made(level)
+    assert found.shape == (1, vector.FIELDS**2 * vector.AXES)
+    assert torch.isfinite(found).all()
+    assert torch.allclose(
+        made(torch.ones(1, 16, *size)).view(vector.AXES, -1).std(1), torch.zeros(vector.AXES), atol=1e-5
+    )
+    if size == (32, 32):
+        fields = found.view(vector.AXES, 8, 8)
+        turned = made(level.flip((2, 3))).view(vector.AXES, 8, 8)
+        assert torch.allclose(fields.flip((1, 2)), turned, atol=1e-5)
 
 
 @pytest.mark.slow

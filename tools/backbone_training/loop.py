@@ -28,6 +28,8 @@ from backbone_training.network import Pyramid
 from backbone_training.recipe import Recipe
 
 CHECKPOINT, LOG, RECIPE = "checkpoint.pt", "log.jsonl", "recipe.json"
+# Few numbers that everything hangs on: at the full rate they swing, and the loss with them.
+SLOW = ("steepness", "border", "level_weights")
 TELL = 25  # steps between lines in the log
 
 
@@ -113,9 +115,10 @@ class Loop:
         self.average = Trainer(recipe, train.classes).to(device, memory_format=torch.channels_last)
         self.average.load_state_dict(self.model.state_dict())
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        slow = [p for name, p in self.model.objective.named_parameters() if name in SLOW]
+        vectors = [p for p in self.model.parameters() if p.ndim <= 1 and all(p is not other for other in slow)]
         self.optimiser = torch.optim.SGD(
-            [{"params": matrices, "weight_decay": recipe.decay}, {"params": vectors, "weight_decay": 0.0}],
+            [{"params": matrices, "weight_decay": recipe.decay}, {"params": vectors, "weight_decay": 0.0}, {"params": slow, "weight_decay": 0.0, "share": 0.1}],
             lr=recipe.rate, momentum=recipe.momentum, nesterov=True,
         )  # fmt: skip
         self.steps = len(train) // pictures_a_step(recipe)
@@ -175,7 +178,7 @@ class Loop:
     def _step(self, rows: np.ndarray, step: int) -> dict[str, float]:
         done = (self.epoch * self.steps + step) / (self.recipe.epochs * self.steps)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate_at(self.recipe, done)
+            group["lr"] = rate_at(self.recipe, done) * group.get("share", 1.0)
         rng = batch_randomness(self.recipe.seed, self.epoch, step)
         rows = np.sort(rows)
         pictures = torch.from_numpy(self.train.pictures[rows]).to(self.device)

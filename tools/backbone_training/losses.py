@@ -39,10 +39,7 @@ class Objective(nn.Module):
         if recipe.contrast:
             self.project2, self.project3 = nn.Linear(recipe.widths[1], 64), nn.Linear(recipe.widths[2], 64)
         if recipe.search:
-            self.search_slope, self.search_threshold = (
-                nn.Parameter(torch.full((), 0.25)),
-                nn.Parameter(torch.full((), -0.4)),
-            )
+            self.steepness, self.border = nn.Parameter(torch.tensor(1.6)), nn.Parameter(torch.tensor(-2.4))
             self.level_weights = nn.Parameter(torch.zeros(3))
         if recipe.change:
             self.slope, self.threshold = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((3,), -1.0))
@@ -132,7 +129,7 @@ class Objective(nn.Module):
             nearest = nearness.argmax(2)
         found = one.gather(1, nearest[:, :, None].expand(-1, -1, one.shape[2]))
         distance = ((two - found) ** 2).sum(2)  # (p, places)
-        logits = self.search_slope * 4 * ((distance + 1e-3).log() - self.search_threshold * 4)
+        logits = self.steepness * ((distance + 1e-3).log() - self.border)
         other, same = (each.flatten(1) for each in _labels(batch.changed, maps[1].shape[2:]))
         return (functional.softplus(-logits[other]).mean() + functional.softplus(logits[same]).mean()) / 2
 

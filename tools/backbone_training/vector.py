@@ -36,5 +36,8 @@ class Vector(nn.Module):
 def _fields(size: int, device: torch.device) -> torch.Tensor:
     """What each place counts in each field: (8, size), rows of sum 1; a place counts most in the middle of its field."""
     at = (torch.arange(size, device=device) + 0.5) / size * FIELDS - 0.5
-    share = (0.5 + 1e-3 - (at[None] - torch.arange(FIELDS, device=device)[:, None]).abs()).clamp(min=0)
+    reach = max(
+        0.5 + 1e-3, FIELDS / size
+    )  # in fields; a small picture has fewer places than fields, and each field must see one
+    share = (reach - (at[None] - torch.arange(FIELDS, device=device)[:, None]).abs()).clamp(min=0)
     return share / share.sum(1, keepdim=True)
