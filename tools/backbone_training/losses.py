@@ -124,14 +124,15 @@ class Objective(nn.Module):
             for view in (one, two)
         )  # (p, places, C)
         with torch.no_grad():  # which place is nearest may be told roughly, how far it is may not
-            half = torch.bfloat16
-            nearness = two.to(half) @ one.to(half).transpose(1, 2) - 0.5 * (one**2).sum(2).to(half)[:, None]
-            nearest = nearness.argmax(2)
+            middle = one.mean((0, 1))
+            shifted = one - middle
+            products = ((two - middle).bfloat16() @ shifted.bfloat16().transpose(1, 2)).float()
+            nearest = (products - 0.5 * (shifted**2).sum(2)[:, None]).argmax(2)
         found = one.gather(1, nearest[:, :, None].expand(-1, -1, one.shape[2]))
         distance = ((two - found) ** 2).sum(2)  # (p, places)
         logits = self.steepness * ((distance + 1e-3).log() - self.border)
         other, same = (each.flatten(1) for each in _labels(batch.changed, maps[1].shape[2:]))
-        return (functional.softplus(-logits[other]).mean() + functional.softplus(logits[same]).mean()) / 2
+        return (_mean(functional.softplus(-logits), other) + _mean(functional.softplus(logits), same)) / 2
 
     def _class_loss(self, head: nn.Module, level: torch.Tensor, batch: Batch) -> torch.Tensor:
         quarters = functional.adaptive_avg_pool2d(level.float(), 2).flatten(2).transpose(1, 2)  # (n, 4, C)
@@ -145,6 +146,11 @@ class Objective(nn.Module):
         """The class of each picture by the deepest head."""
         name = max(self.heads)
         return self.heads[name](maps[int(name)].float().mean((2, 3))).argmax(1)
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """The mean of the values that are meant, 0 if none is."""
+    return (values * where).sum() / where.sum().clamp(min=1)
 
 
 def _views(level: torch.Tensor, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
