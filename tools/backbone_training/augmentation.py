@@ -45,16 +45,14 @@ SESSION = Strength(
 )
 
 
-def crop(
-    pictures: torch.Tensor, side: int, strength: Strength, rng: torch.Generator, *, quarter_turns: torch.Tensor
-) -> torch.Tensor:
+def crop(pictures: torch.Tensor, side: int, strength: Strength, rng: torch.Generator) -> torch.Tensor:
     """Random resized crops, turned a little, half of them mirrored: float (B, 3, H, W) to (B, 3, side, side)."""
     B = len(pictures)
     area = _uniform(B, strength.area, 1.0, rng)
     aspect = torch.exp(_uniform(B, -0.25, 0.25, rng))
     width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
     mirrored = torch.where(_uniform(B, 0, 1, rng) < 0.5, -1.0, 1.0)
-    turn = torch.deg2rad(_uniform(B, -strength.turn, strength.turn, rng) + 90 * quarter_turns)
+    turn = torch.deg2rad(_uniform(B, -strength.turn, strength.turn, rng))
     cos, sin = turn.cos(), turn.sin()
     x = _uniform(B, -1, 1, rng) * (1 - width)
     y = _uniform(B, -1, 1, rng) * (1 - height)
@@ -131,13 +129,12 @@ def _uniform(count: int, low: float, high: float, rng: torch.Generator) -> torch
 class Batch:
     """canvases: float32 (n + p, 3, 128, 128), the last p being the first p once more, in other light and with planted changes.
     labels: int64 (n + p, 4), of the quarters, row by row. single: bool (n + p,), one picture fills the canvas.
-    quarter_turns: int64 (n + p, 4), of each picture. changed: bool (p, 1, 128, 128), where the second view differs.
+    changed: bool (p, 1, 128, 128), where the second view differs.
     """
 
     canvases: torch.Tensor
     labels: torch.Tensor
     single: torch.Tensor
-    quarter_turns: torch.Tensor
     changed: torch.Tensor
 
 
@@ -148,11 +145,10 @@ def make_batch(
     order = torch.randperm(len(pictures), generator=rng)
     pictures = pictures[order.to(pictures.device)].permute(0, 3, 1, 2).contiguous().float().div_(255)
     labels = labels[order]
-    turns = _quarter_turns(len(pictures), recipe, rng)
     unique = recipe.canvases - recipe.pairs
     n_large = round(unique * recipe.large)
-    large = crop(pictures[:n_large], 2 * CELL, strength, rng, quarter_turns=turns[:n_large])
-    small = crop(pictures[n_large:], CELL, strength, rng, quarter_turns=turns[n_large:])
+    large = crop(pictures[:n_large], 2 * CELL, strength, rng)
+    small = crop(pictures[n_large:], CELL, strength, rng)
     plain = torch.cat([recolour(large, strength, rng), mosaic(recolour(small, strength, rng))])
     again = torch.randperm(unique, generator=rng)[: recipe.pairs]  # which canvases are seen a second time
     order = torch.cat([again, torch.tensor(sorted(set(range(unique)) - set(again.tolist())), dtype=torch.int64), again])
@@ -165,7 +161,7 @@ def make_batch(
         return quarters[order].to(canvases.device)
 
     single = (order < n_large).to(canvases.device)
-    return Batch(canvases, spread(labels), single, spread(turns), changed)
+    return Batch(canvases, spread(labels), single, changed)
 
 
 def _second_view(canvases: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,10 +169,3 @@ def _second_view(canvases: torch.Tensor, rng: torch.Generator) -> tuple[torch.Te
         return canvases, canvases[:, :1] > 1
     changed, where = plant(canvases, rng)
     return degrade(recolour(shade(changed, rng).clamp(0, 1), SESSION, rng), SESSION, rng), where
-
-
-def _quarter_turns(count: int, recipe: Recipe, rng: torch.Generator) -> torch.Tensor:
-    """How many quarters each picture is turned by: half of them not at all."""
-    turns = torch.randint(4, (count,), generator=rng)
-    upright = torch.rand(count, generator=rng) < 1 / 3  # and a quarter of the others, by chance
-    return torch.where(upright, 0, turns) if recipe.rotation else torch.zeros(count, dtype=torch.int64)

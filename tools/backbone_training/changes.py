@@ -17,8 +17,9 @@ def plant(canvases: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, t
     """Change a few places of each canvas."""
     changed = canvases
     for _ in range(ROUNDS):
-        alpha = torch.where(_draw(len(canvases), 1, rng) < 0.5, _blobs(canvases, rng), _strokes(canvases, rng))
-        alpha = alpha * (0.15 + 0.85 * _draw(len(canvases), 1, rng)).to(alpha.device)
+        round_ = (_draw(len(canvases), 1, rng) < 0.5).to(canvases.device)
+        alpha = torch.where(round_, _blobs(canvases, rng), _strokes(canvases, rng))
+        alpha = alpha * (0.15 + 0.85 * _draw(len(canvases), 1, rng)).to(canvases.device)
         changed = changed + alpha * (_content(changed, rng) - changed)
     return changed, (changed - canvases).abs().amax(1, keepdim=True) > VISIBLE
 

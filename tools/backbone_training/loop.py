@@ -184,9 +184,9 @@ class Loop:
         pictures = torch.from_numpy(self.train.pictures[rows]).to(self.device)
         labels = torch.from_numpy(self.train.labels[rows])
         batch = augmentation.make_batch(pictures, labels, self.recipe, rng)
-        with torch.autocast(self.device, torch.bfloat16):
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
             maps = self.model.pyramid(batch.canvases)
-        loss, parts = self.model.objective(maps, batch, rng)
+        loss, parts = self.model.objective(maps, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -217,7 +217,7 @@ class Loop:
                 scaled = pictures.float() / 255
                 if factor > 1:
                     scaled = functional.interpolate(scaled, scale_factor=factor, mode="bilinear")
-                with torch.autocast(self.device, torch.bfloat16):
+                with torch.autocast(torch.device(self.device).type, torch.bfloat16):
                     maps = self.average.pyramid(augmentation.normalise(scaled))
                 right[factor] += int((self.average.objective.classify(maps) == labels).sum())
         return {"top1": right[1] / count, "top1_enlarged": right[2] / min(count, 2000)}

@@ -2,11 +2,12 @@
 
 Classes: the mean of a level over a quarter of a canvas must tell the picture's class, at more than one level, so that
 the levels that are kept are near to meaning.
+Search: what a detector does with the maps. Places that were changed must be far from all places of the same picture before the change, the others
+near to one of them, in other light and with other noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from backbone_training.augmentation import Batch
 
 
-PLACES = 512  # that are compared with each other in a batch
-TEMPERATURE = 0.1
 COVERED = 0.04  # of a cell's pixels, from which on it counts as changed
 
 
@@ -33,20 +32,11 @@ class Objective(nn.Module):
         self.heads = nn.ModuleDict(
             {str(i): nn.Linear(recipe.widths[i], classes) for i, w in enumerate(recipe.class_weights) if w}
         )
-
-        if recipe.rotation:
-            self.turned = nn.Linear(recipe.widths[2], 4)
-        if recipe.contrast:
-            self.project2, self.project3 = nn.Linear(recipe.widths[1], 64), nn.Linear(recipe.widths[2], 64)
         if recipe.search:
             self.steepness, self.border = nn.Parameter(torch.tensor(1.6)), nn.Parameter(torch.tensor(-2.4))
             self.level_weights = nn.Parameter(torch.zeros(3))
-        if recipe.change:
-            self.slope, self.threshold = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((3,), -1.0))
 
-    def forward(
-        self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+    def forward(self, maps: list[torch.Tensor], batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """The loss to follow, and its parts before weighting."""
         parts = {}
         total = torch.zeros((), device=maps[0].device)
@@ -54,62 +44,13 @@ class Objective(nn.Module):
             loss = self._class_loss(head, maps[int(name)], batch)
             parts[f"class{int(name) + 1}"] = loss.item()
             total = total + self.recipe.class_weights[int(name)] * loss
-        for name, weight, loss_of in self._others():
-            if weight:
-                loss = loss_of(maps, batch, rng)
-                parts[name] = loss.item()
-                total = total + weight * loss
+        if self.recipe.search:
+            loss = self._search_loss(maps, batch)
+            parts["search"] = loss.item()
+            total = total + self.recipe.search * loss
         return total, parts
 
-    def _others(self) -> tuple[tuple[str, float, Callable[..., torch.Tensor]], ...]:
-        recipe = self.recipe
-        return (
-            ("rotation", recipe.rotation, self._rotation_loss),
-            ("contrast", recipe.contrast, self._contrast_loss),
-            ("change", recipe.change, self._change_loss),
-            ("search", recipe.search, self._search_loss),
-        )
-
-    def _rotation_loss(self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator) -> torch.Tensor:
-        quarters = functional.adaptive_avg_pool2d(maps[2].float(), 2).flatten(2).transpose(1, 2)
-        logits = self.turned(quarters)
-        return functional.cross_entropy(logits.flatten(0, 1), batch.quarter_turns.flatten())
-
-    def _contrast_loss(self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator) -> torch.Tensor:
-        """A place must be nearer to itself in the other light than to any other place, of its own picture or another's."""
-        total = torch.zeros((), device=maps[0].device)
-        for index, project in ((1, self.project2), (2, self.project3)):
-            one, two = _views(maps[index], len(batch.changed))
-            _, same = _labels(batch.changed, one.shape[2:])
-            places = same.flatten().nonzero()[:, 0]
-            chosen = places[torch.randperm(len(places), generator=rng)[:PLACES].to(places.device)]
-            rows = [
-                functional.normalize(project(view.permute(0, 2, 3, 1).flatten(0, 2)[chosen]), dim=1)
-                for view in (one, two)
-            ]
-            logits = rows[0] @ rows[1].T / TEMPERATURE
-            target = torch.arange(len(chosen), device=logits.device)
-            total = total + 0.25 * (
-                functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
-            )
-        return total
-
-    def _change_loss(self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator) -> torch.Tensor:
-        """Whether a place was changed must be told from the squared distance of its features alone, by one threshold a level."""
-        total = torch.zeros((), device=maps[0].device)
-        for index in range(3):
-            one, two = _views(maps[index], len(batch.changed))
-            spread = maps[index].float().var((0, 2, 3)).mean().clamp(min=1e-6)
-            distance = ((one - two) ** 2).mean(1) / spread  # (p, h, w), in units of the level's own variance
-            logits = self.slope[index] * ((distance + 1e-3).log() - self.threshold[index])
-            other, same = _labels(batch.changed, one.shape[2:])
-            if other.any() and same.any():
-                total = (
-                    total + (functional.softplus(-logits[other]).mean() + functional.softplus(logits[same]).mean()) / 6
-                )
-        return total
-
-    def _search_loss(self, maps: list[torch.Tensor], batch: Batch, rng: torch.Generator) -> torch.Tensor:
+    def _search_loss(self, maps: list[torch.Tensor], batch: Batch) -> torch.Tensor:
         """SPADE with a gallery of one picture: a changed place must be far from all places of the first view, the others near to one of them.
 
         One threshold for all pictures, and one weight a level.
@@ -151,11 +92,6 @@ class Objective(nn.Module):
 def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     """The mean of the values that are meant, 0 if none is."""
     return (values * where).sum() / where.sum().clamp(min=1)
-
-
-def _views(level: torch.Tensor, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two views of the canvases that have two."""
-    return level[:pairs].float(), level[len(level) - pairs :].float()
 
 
 def _labels(changed: torch.Tensor, grid: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ class Recipe:
     rate, momentum, decay, warm_up: of SGD with Nesterov momentum; the rate rises over the share `warm_up` of all steps and falls along a cosine.
     smoothing: of the labels. average: decay of the averaged weights.
     class_weights: of the class losses, for levels 1, 2, ...; 0 leaves a level without a head.
-    rotation, contrast, change, search: weights of the other losses. seed: of weights, order and augmentation.
+    search: weight of the search loss. seed: of weights, order and augmentation.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -31,8 +31,5 @@ class Recipe:
     smoothing: float = 0.1
     average: float = 0.998
     class_weights: tuple[float, ...] = (0.0, 0.3, 1.0)
-    rotation: float = 0.0
-    contrast: float = 0.0
-    change: float = 0.0
     search: float = 0.0
     seed: int = 0
