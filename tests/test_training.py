@@ -22,7 +22,7 @@ augmentation, changes, export, loop, losses, network, statistics, vector = (
 )
 
 TOOLS = Path(__file__).parents[1] / "tools"
-TINY = Recipe(widths=(8, 8, 16), depths=(1, 1, 1), canvases=6, epochs=2, pairs=2, search=1.0)
+TINY = Recipe(widths=(8, 8, 16), depths=(1, 1, 1), canvases=6, epochs=2, pairs=2, search=1.0, rate=0.05)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -31,11 +31,11 @@ from spadework.backbones import shrink
 from spadework.backbones.export import check_export
 
 LEVELS = 3
-SPREAD = (
-    300.0  # variance of all channels of all levels together on natural pictures: what is shared out among the levels
-)
+SPREAD = 300.0  # summed variance of all channels on natural pictures, shared out among the levels
 STRIDES = (4, 8, 16)
-SHARES, EQUAL = "objective.level_weights", (1 / 3, 1 / 3, 1 / 3)
+# Of each level in the joint distance. The weights that the search loss learns end at 0.9 for level 2: it knows planted changes only. On rendered parts
+# both see as much by pixels, and these tell more pictures apart (image ROCAUC 0.849 against 0.836, seed 0).
+SHARES = (0.25, 0.55, 0.2)
 
 
 class Exported(nn.Module):
@@ -63,7 +63,7 @@ def load(source: Path | str) -> nn.Module:
         torch.manual_seed(0)
         pyramid = Pyramid(Recipe().widths, Recipe().depths, calm=False)
         noise = np.random.default_rng(0).integers(0, 256, (200, 64, 64, 3), np.uint8)
-        return Exported(pyramid, measure(pyramid.eval(), noise), EQUAL)
+        return Exported(pyramid, measure(pyramid.eval(), noise), (1 / 3, 1 / 3, 1 / 3))
     file = Path(source) / CHECKPOINT
     if not file.is_file():
         raise SystemExit(f"{file}: not found. Give the folder of a run that has finished an epoch.")
@@ -71,8 +71,7 @@ def load(source: Path | str) -> nn.Module:
     pyramid = Pyramid(state["recipe"]["widths"], state["recipe"]["depths"])
     prefix = "pyramid."
     pyramid.load_state_dict({k.removeprefix(prefix): v for k, v in state["average"].items() if k.startswith(prefix)})
-    shares = torch.softmax(state["average"].get(SHARES, torch.zeros(LEVELS)), 0)
-    return Exported(pyramid, state["statistics"], shares.tolist())
+    return Exported(pyramid, state["statistics"], SHARES)
 
 
 def fold(module: nn.Module) -> nn.Module:

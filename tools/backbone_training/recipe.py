@@ -20,16 +20,16 @@ class Recipe:
 
     widths: tuple[int, ...] = (64, 128, 256)
     depths: tuple[int, ...] = (2, 2, 2)
-    epochs: int = 20
+    epochs: int = 16
     canvases: int = 64
     large: float = 0.25
-    pairs: int = 0
-    rate: float = 0.4
+    pairs: int = 32
+    rate: float = 0.1
     momentum: float = 0.9
     decay: float = 5e-4
-    warm_up: float = 0.15
+    warm_up: float = 0.08
     smoothing: float = 0.1
     average: float = 0.998
     class_weights: tuple[float, ...] = (0.0, 0.3, 1.0)
-    search: float = 0.0
+    search: float = 3.0
     seed: int = 0
