@@ -110,7 +110,7 @@ def measure(name: str, folder: Path, pictures: np.ndarray, angles: np.ndarray, s
     measures = ("image_auroc", "pixel_auroc", "pro", "pixel_ap")
     rows = [{"network": name, "category": row["category"], **{key: row[key] for key in measures}} for row in found]
     mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in measures}
-    return [*rows, {"network": name, "category": "all", **mean, **turned, **costs}]
+    return [{"network": name, "category": "all", **mean, **turned, **costs}, *rows]
 
 
 def main() -> int:

@@ -89,8 +89,14 @@ def _changes(pairs: list[str], known: set[str]) -> dict[str, object]:
 def _export(options: argparse.Namespace) -> None:
     from backbone_training import export
 
-    export.write(export.load(options.source), options.target, name=Path(options.source).name)
-    print(f"{options.target}: {options.target.stat().st_size / 1e6:.1f} MB")
+    name = str(options.source)
+    if name not in ("random", "filters"):
+        made = export.load(options.source)  # says what is missing
+        name = f"{options.source.name}, {export.finished_epochs(options.source)} epochs"
+    else:
+        made = export.load(name)
+    export.write(made, options.target, name=name)
+    print(f"{options.target}: {name}, {options.target.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
