@@ -24,7 +24,7 @@ from spadework.datasets.synthetic.camera import add_noise, expose, set_up
 from spadework.datasets.synthetic.scene import Flaw, Frame, Surface, look
 from spadework.errors import InputError, OutputError
 
-__all__ = ["CATEGORIES", "render", "write_dataset"]
+__all__ = ["CATEGORIES", "gear_pose", "render", "write_dataset"]
 
 CATEGORIES: dict[str, tuple[str, ...]] = {"weave": weave.KINDS, "gear": gear.KINDS, "board": board.KINDS}
 _PAINT = {"weave": weave.paint, "gear": gear.paint, "board": board.paint}
@@ -57,7 +57,7 @@ def render(
         InputError: an argument is out of its range.
     """
     _check(category, index, split, defect, severity, seed, size)
-    key = (seed, zlib.crc32(category.encode()), _SPLITS.index(split), index)
+    key = _key(category, index, split, seed)
     frame = look(_stream(key, _PART), size)
     shot = set_up(_stream(key, _CAMERA))
     good = expose(_surface(category, frame, key, None), shot)
@@ -66,6 +66,22 @@ def render(
     rng = np.random.default_rng([*key, _DEFECT, zlib.crc32(defect.encode())])
     bad = expose(_surface(category, frame, key, Flaw(defect, float(severity), rng)), shot)
     return add_noise(bad, shot, _stream(key, _NOISE)), _changed(good, bad)
+
+
+def gear_pose(*, index: int, split: str = "train", seed: int = 0, size: int = 256) -> tuple[float, float, float]:
+    """Tell how the gear lies in the picture that `render("gear", ...)` makes of the same arguments.
+
+    Returns its centre x, y in shares of the scene's width, and how far it is turned, in degrees. 20 teeth and 6 holes: turned by 18 degrees the
+    teeth, by 60 the holes look the same; only the keyway tells all 360.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+    _check("gear", index, split, None, 0.0, seed, size)
+    key = _key("gear", index, split, seed)
+    frame = look(_stream(key, _PART), size)
+    (x, y), turned = gear.lying(frame, np.random.default_rng([*key, _PART, 1]))
+    return x, y, float(np.rad2deg(turned))
 
 
 def write_dataset(
@@ -143,6 +159,10 @@ def _save(path: Path, picture: np.ndarray) -> None:
         path.write_bytes(encoded.tobytes())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}.") from error
+
+
+def _key(category: str, index: int, split: str, seed: int) -> tuple[int, ...]:
+    return seed, zlib.crc32(category.encode()), _SPLITS.index(split), index
 
 
 def _stream(key: tuple[int, ...], purpose: int) -> np.random.Generator:

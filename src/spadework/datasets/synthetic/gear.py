@@ -57,6 +57,13 @@ def paint(frame: Frame, rng: np.random.Generator, flaw: Flaw | None) -> Surface:
     return surface
 
 
+def lying(frame: Frame, rng: np.random.Generator) -> tuple[tuple[float, float], float]:
+    """Tell where `paint` puts the gear when it is given the same `rng`: its centre (u, v), and how far it is turned, in radians."""
+    _mat(frame, rng)  # its grain is drawn first
+    centre, rotation = _lie(rng)
+    return (float(centre[0]), float(centre[1])), rotation
+
+
 def _mat(frame: Frame, rng: np.random.Generator) -> Surface:
     texture = 1 + 0.06 * grain(rng, frame.size, (0.7, 0.7)) + 0.05 * clouds(rng, frame.size, 5, octaves=2)
     surface = plane(frame.size, np.asarray(_MAT, np.float32) * texture[..., None])
@@ -64,9 +71,13 @@ def _mat(frame: Frame, rng: np.random.Generator) -> Surface:
     return surface
 
 
+def _lie(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Where the gear lies and how far it is turned, in radians."""
+    return rng.uniform(0.44, 0.56, 2), float(rng.uniform(0, 2 * np.pi))
+
+
 def _put(frame: Frame, rng: np.random.Generator) -> _Pose:
-    centre = rng.uniform(0.44, 0.56, 2)
-    rotation = rng.uniform(0, 2 * np.pi)
+    centre, rotation = _lie(rng)
     x, y = local(frame, WHOLE, (centre[0], centre[1]), rotation)
     angle = np.arctan2(y, x)
     return _Pose(x, y, np.sqrt(x * x + y * y), angle, angle + np.float32(rotation))
