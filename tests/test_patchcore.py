@@ -68,18 +68,27 @@ def test_the_weight_of_far_patches_does_not_overflow():
     assert score == pytest.approx(9999.0**2 * (1 - 1 / (1 + np.e)), rel=1e-6)  # of two, the other is 1 farther away
 
 
-@pytest.mark.parametrize("own", [0, 2, 7])
-def test_a_picture_is_left_out_with_its_own_patches(own, monkeypatch):
-    monkeypatch.setattr(
-        patchcore, "OWN", own
-    )  # with 0, all whose own patch is the nearest are compared with all others
+def test_a_picture_is_held_out_with_its_fold(monkeypatch):
+    monkeypatch.setattr(patchcore, "FOLDS", 2)
     model = PatchCore(**SMALL, coreset=1, image_score="patch").fit(PICTURES)
     patches = [patches_of(model, picture) for picture in PICTURES]
+    fold_of = np.random.default_rng(0).permutation(4) % 2
     for image, own in enumerate(patches):
-        others = np.concatenate([part for other, part in enumerate(patches) if other != image])
+        others = np.concatenate([part for part, fold in zip(patches, fold_of, strict=True) if fold != fold_of[image]])
         expected = squared_distances(own, others).min(axis=1)
-        np.testing.assert_allclose(model.left_out_[0][image], expected, rtol=1e-9)
+        np.testing.assert_allclose(model.held_out_[0][image], expected, rtol=1e-9)
         assert model.normal_scores_[image] == pytest.approx(expected.max(), rel=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.1, 1])
+def test_what_all_pictures_share_does_not_raise_the_threshold(share):
+    """One bank without a picture's own patches would lack the shared ones that were taken from it: thresholds forty times too high."""
+    rng = rng_of("shared")
+    shared = rng.integers(0, 255, (32, 64, 3))
+    pictures = [np.vstack([shared, rng.normal(120, 3, (32, 64, 3))]).astype(np.uint8) for _ in range(8)]
+    model = PatchCore(**{**SMALL, "calibration_images": 8}, coreset=share).fit(pictures[:6])
+    fresh = model.predict(pictures[6:]).scores
+    assert model.normal_scores_.max() < 3 * fresh.max()
 
 
 def test_the_patches_that_were_not_chosen_are_not_kept(tmp_path):
@@ -97,6 +106,7 @@ def test_the_patches_that_were_not_chosen_are_not_kept(tmp_path):
         ("coreset", 1.5, "coreset must lie between 0 and 1"),
         ("image_score", "mean", "image_score must be one of"),
         ("reweighting", -1, "reweighting"),
+        ("reweighting", 1, "reweighting must be 0 for none, or at least 2"),
         ("pooling", 2, "pooling must be odd"),
         ("levels", (9,), "levels must be among 1 to 3"),
     ],

@@ -12,8 +12,10 @@ writes them unsquared, and so they stand in the weight.
 Substitution: the authors' code averages the 9 C numbers of a 3 x 3 neighbourhood in groups to 1,024; here, as in the paper, each channel is
 averaged over its neighbourhood.
 
-What the threshold rests on: each of up to `calibration_images` normal pictures against the bank without the patches that came from it. A new
-picture also meets patches that would have been chosen in their stead, so these scores are rather too high than too low.
+What the threshold rests on: the normal pictures are dealt into FOLDS parts; those of each part are scored against a bank chosen from the other parts
+alone. Fewer pictures make a poorer bank, so these scores are rather too high than too low; that is no proof, and with few pictures it is coarse.
+(Leaving out only a picture's own patches of the one bank is cheaper and wrong: the bank holds one copy of what all pictures share, and whoever
+it was taken from would seem to have something that no other has.)
 Source: Roth, Pemula, Zepeda, Schoelkopf, Brox and Gehler 2022, Towards Total Recall in Industrial Anomaly Detection, CVPR, arXiv:2106.08265.
 """
 
@@ -30,13 +32,14 @@ from spadework.calibration import choose_images
 from spadework.coreset import greedy
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.reading import Progress, Seen
+from spadework.errors import InputError
 from spadework.kernels import Nearest, get_kernel, kernel_name, pruned
 from spadework.prediction import Judgement
 from spadework.pyramid import descriptors
 from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"patch", "map"})
-OWN = 7  # patches of a left-out image that may lie nearer than any other, before all others are compared
+FOLDS = 5
 
 
 class PatchCore(PyramidDetector):
@@ -56,7 +59,7 @@ class PatchCore(PyramidDetector):
         reweighting: with "patch", patches of the bank whose softmax weighs it, 0 for none; the paper has 9.
         smoothing: sigma of the Gaussian on the map, in pixels of the view.
         max_false_alarms: the share of normal pictures that may be called anomalous.
-        calibration_images: at most this many normal images are left out in turn to set the threshold; 0 for no threshold.
+        calibration_images: at most this many normal images are held out, fold by fold, to set the threshold; 0 for no threshold.
         kernel: "auto", "pruned" (compiled), "blocked" or "reference".
         threads: of the network and of the search; None for the environment's SPADEWORK_THREADS or all cores.
         seed: of the draw of calibration images.
@@ -128,7 +131,10 @@ class PatchCore(PyramidDetector):
         check.one_of(self.image_score, "image_score", IMAGE_SCORES)
         if self.coreset != 1:  # all patches
             check.share(self.coreset, "coreset")
-        check.whole(self.reweighting, "reweighting")
+        if check.whole(self.reweighting, "reweighting") == 1:
+            raise InputError(
+                "reweighting must be 0 for none, or at least 2: among one, the match itself, its weight is nothing."
+            )
         check.share(self.max_false_alarms, "max_false_alarms")
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
@@ -136,7 +142,7 @@ class PatchCore(PyramidDetector):
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
-        """Gather all patches in a file of the model, choose among them, score the left-out, and let the file go."""
+        """Gather all patches in a file of the model, choose among them, score those held out, and let the file go."""
         grid = None
         for seen in normal:
             assert seen.pyramid is not None  # needs == "pyramid"
@@ -150,40 +156,40 @@ class PatchCore(PyramidDetector):
         folder.header["grid"] = grid
         patches = folder.read("patches").view(np.ndarray)  # (N, H*W, C)
         rows = patches.reshape(-1, patches.shape[2])
-        chosen = greedy(rows, max(1, round(self.coreset * len(rows))))
-        bank, images = rows[chosen.indices], chosen.indices // patches.shape[1]
-        folder.header["coreset"] = {"patches": len(rows), "radius": chosen.radius}
+        bank, radius = self._choose(rows)
+        folder.header["coreset"] = {"patches": len(rows), "radius": radius}
         folder.replace("bank", bank)
-        distances, scores = self._left_out(patches, bank, images)
-        folder.replace("left_out_distances", distances)
-        folder.replace("left_out_scores", scores)
+        distances, scores = self._held_out(patches)
+        folder.replace("held_out_distances", distances)
+        folder.replace("held_out_scores", scores)
         del folder.header["arrays"]["patches"]  # the next commit clears the file away
 
-    def _left_out(self, patches: np.ndarray, bank: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Squared distances (n, H*W) and image scores (n,) of a seeded draw of images, each against the bank without its own patches."""
-        distances, scores = [], []
-        ready = self._ready(bank)
-        for image in choose_images(len(patches), int(self.calibration_images), self.seed):
-            others = np.flatnonzero(images != image)
-            if len(others) == 0:
-                continue  # an image alone
-            found = self._nearest(patches[image], ready, kappa=min(OWN + 1, len(bank)))
-            foreign = images[found.indices] != image  # (H*W, OWN + 1)
-            place, first = np.arange(len(foreign)), foreign.argmax(axis=1)
-            squares, matches = found.distances[place, first], found.indices[place, first]
-            rest = np.flatnonzero(
-                ~foreign.any(axis=1)
-            )  # many of its own lie nearer: these are compared with all others
-            if len(rest):
-                again = self._nearest(patches[image][rest], pruned.Prepared(bank[others], None), kappa=1)
-                squares[rest], matches[rest] = again.distances[:, 0], others[again.indices[:, 0]]
-            distances.append(squares)
-            scores.append(self._score(patches[image], squares, np.searchsorted(others, matches), bank[others]))
-        return np.array(distances, np.float64).reshape(-1, patches.shape[1]), np.array(scores, np.float64)
+    def _choose(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
+        """The bank of these patches, (M, C), and the radius within which it covers them."""
+        if self.coreset == 1:
+            return np.array(rows), 0.0
+        chosen = greedy(rows, max(1, round(self.coreset * len(rows))))
+        return rows[chosen.indices], chosen.radius
+
+    def _held_out(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Squared distances (n, H*W) and image scores (n,) of a seeded draw of images, each against a bank of other folds' patches."""
+        count = len(patches)
+        drawn = choose_images(count, int(self.calibration_images), self.seed) if count > 1 else np.arange(0)
+        fold_of = np.random.default_rng(self.seed).permutation(count) % FOLDS
+        distances, scores = np.empty((len(drawn), patches.shape[1])), np.empty(len(drawn))
+        for fold in np.unique(fold_of[drawn]):
+            others = patches[fold_of != fold].reshape(-1, patches.shape[2])
+            bank = self._ready(self._choose(others)[0])
+            for place in np.flatnonzero(fold_of[drawn] == fold):
+                own = patches[drawn[place]]
+                found = self._nearest(own, bank, kappa=1)
+                distances[place] = found.distances[:, 0]
+                scores[place] = self._score(own, distances[place], found.indices[:, 0], bank.rows)
+        return distances, scores
 
     def _open(self, folder: ModelFolder) -> None:
         self.grid_ = tuple(folder.header["grid"])
-        self.left_out_ = (np.array(folder.read("left_out_distances")), np.array(folder.read("left_out_scores")))
+        self.held_out_ = (np.array(folder.read("held_out_distances")), np.array(folder.read("held_out_scores")))
         if self._prunes():
             pruned.warm_up()  # now, not in the first request
         self.bank_ = self._ready(np.array(folder.read("bank")))
@@ -195,15 +201,15 @@ class PatchCore(PyramidDetector):
         return pruned.prepare(bank, threads=self.threads) if self._prunes() else pruned.Prepared(bank, None)
 
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
-        """Image scores and map peaks of the images that were left out when the bank was made."""
+        """Image scores and map peaks of the images that were held out, fold by fold, when the bank was made."""
         peaks, scores = [], []
-        for distances, score in zip(*self.left_out_, strict=True):
+        for distances, score in zip(*self.held_out_, strict=True):
             image_score, small = self._scores(self._judgement(distances, float(score)))
             assert small is not None  # PatchCore always has a map
             peaks.append(float(small.max()))
             scores.append(image_score)
             if progress:
-                progress("setting the threshold", len(scores), len(self.left_out_[1]))
+                progress("setting the threshold", len(scores), len(self.held_out_[1]))
         return np.array(scores, np.float64), np.array(peaks, np.float64)
 
     # ---- judging -----------------------------------------------------------------------------------------------------------
@@ -231,6 +237,8 @@ class PatchCore(PyramidDetector):
 
     def _weight(self, patch: np.ndarray, bank: np.ndarray, match: int) -> float:
         """One less the softmax of the match among its own nearest in the bank, itself included, by their distances to the patch."""
+        if len(bank) < 2:
+            return 1.0
         near = get_kernel("blocked")(bank[match][None], bank, kappa=min(self.reweighting, len(bank)))
         away = np.sqrt(((bank[near.indices[0]].astype(np.float64) - patch) ** 2).sum(axis=1))
         own = np.sqrt(((bank[match].astype(np.float64) - patch) ** 2).sum())
