@@ -301,8 +301,7 @@ def test_answers_are_plain_json(name, fitted):
 
 
 def test_few_decoded_pictures_are_held_at_a_time(name, fitted):
-    """40 pictures of 3 MB each: the generator must not gather them. 15 to 16 are held, depending on who waits for whom: those decoded ahead,
-    those in the network, and two that are being decoded, which take twice their room."""
+    """40 pictures of 3 MB each: the generator must not gather them."""
 
     def pictures_on_disk(folder):
         return write_pictures(folder, [np.zeros((1000, 1000, 3), np.uint8)]) * 40
@@ -316,7 +315,7 @@ def test_few_decoded_pictures_are_held_at_a_time(name, fitted):
             pass
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peak < 18 * 3_000_000 < 40 * 3_000_000
+    assert peak < 16 * 3_000_000 < 40 * 3_000_000
 
 
 def test_a_loop_left_early_leaves_no_threads(name, fitted):

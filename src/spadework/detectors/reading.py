@@ -24,7 +24,7 @@ from spadework.pyramid import Pyramid
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-READ_AHEAD = 4  # pictures decoded while the network runs
+READ_AHEAD = 3  # pictures decoded while the network runs
 # Forward passes under way at once. One alone leaves cores idle wherever the runtime's threads wait for each other, and loses
 # time to whatever runs beside it: on two cores 7.0 ms a picture against 6.2 ms with two (embedded network, same bytes).
 PASSES = 2
