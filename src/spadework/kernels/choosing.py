@@ -8,19 +8,11 @@ import numba
 import numpy as np
 
 from spadework.kernels.compile import compiled
+from spadework.kernels.scanning import squared_distance
 from spadework.kernels.vectors import pointer
 
 STRIP = 1024  # rows at a time: their sums stay in the processor's first cache
 ROUNDOFF = 2.0**-24
-
-
-@compiled("float64(float32[::1], float32[::1])", reorder=True)
-def _square(left: np.ndarray, right: np.ndarray) -> float:
-    total = 0.0
-    for i in range(left.shape[0]):
-        difference = np.float64(left[i]) - np.float64(right[i])
-        total += difference * difference
-    return total
 
 
 @compiled("void(float32[:, ::1], int64, int64, int64, float32[::1])", reorder=True)
@@ -89,7 +81,7 @@ def choose(
             _sketched(places, chosen, start, stop, sums)
             for j in range(_within(sums, reaches, start, stop, own_slack, factor, found)):
                 row = found[j]
-                square = _square(rows[row], rows[chosen])
+                square = squared_distance(rows[row], rows[chosen])
                 if square < squares[row]:
                     squares[row] = square
                     reaches[row] = np.float32(math.sqrt(square) / unit) + slack[row]

@@ -34,7 +34,8 @@ CHANNELS_A_NANOSECOND = 2
 
 
 @compiled("float64(float32[::1], float32[::1])", reorder=True)
-def _squared_distance(left: np.ndarray, right: np.ndarray) -> float:
+def squared_distance(left: np.ndarray, right: np.ndarray) -> float:
+    """float64, from the differences of float32."""
     total = 0.0
     for i in range(left.shape[0]):
         difference = np.float64(left[i]) - np.float64(right[i])
@@ -63,13 +64,13 @@ def exact(
         y0, x0 = places[level, 0, 0, row], places[level, 1, 0, column]
         i = offset + (y0 * w + x0) * c
         if down == 0 and right == 0:
-            total += _squared_distance(query[start : start + c], record[i : i + c])
+            total += squared_distance(query[start : start + c], record[i : i + c])
         else:
             y1, x1 = places[level, 0, 1, row], places[level, 1, 1, column]
             j, k, m = offset + (y1 * w + x0) * c, offset + (y0 * w + x1) * c, offset + (y1 * w + x1) * c
             feature = room[:c]
             between(record[i : i + c], record[j : j + c], record[k : k + c], record[m : m + c], down, right, feature)
-            total += _squared_distance(query[start : start + c], feature)
+            total += squared_distance(query[start : start + c], feature)
         start += c
     return total
 
