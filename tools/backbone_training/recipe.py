@@ -20,7 +20,7 @@ class Recipe:
 
     widths: tuple[int, ...] = (64, 128, 256)
     depths: tuple[int, ...] = (2, 2, 2)
-    epochs: int = 16
+    epochs: int = 10
     canvases: int = 64
     large: float = 0.25
     pairs: int = 32
