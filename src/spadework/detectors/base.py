@@ -24,6 +24,7 @@ import numpy as np
 from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
+from spadework.detectors.configuration import Settings
 from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, work_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
 from spadework.images import Picture, View, gather
@@ -34,14 +35,16 @@ from spadework.search_index import ARRAYS as SEARCH_INDEX
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
 
 
-class Detector(ABC):
-    """Base of all detectors. Subclasses store their settings as attributes of the same names as the constructor's arguments."""
+class Detector(Settings, ABC):
+    """Base of all detectors."""
 
     name: ClassVar[str]
     needs: ClassVar[str]  # "pyramid" or "pixels"
     summary: ClassVar[str]
     source: ClassVar[str]
     localises: ClassVar[bool] = True
+    cannot: ClassVar[str] = ""  # what it cannot do, in a few words: "objects that cannot be aligned"
+    cost: ClassVar[str] = ""  # time and memory of `fit` and of one picture, in a few words
 
     backbone: str
     weights: str | os.PathLike[str] | None
@@ -81,27 +84,6 @@ class Detector(ABC):
     def _known_pictures(self) -> set[str]:
         """`pixel_hash` of each normal picture that the model holds already."""
         return set()
-
-    # ---- settings ----------------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def paper(cls, **changes: Any) -> Self:
-        """Return the published configuration; `changes` replace single settings."""
-        return cls(**changes)
-
-    @classmethod
-    def setting_names(cls) -> tuple[str, ...]:
-        """Return the names of the constructor's arguments."""
-        return tuple(name for name in inspect.signature(cls.__init__).parameters if name != "self")
-
-    def settings(self) -> dict[str, Any]:
-        """Return the constructor's arguments as plain values."""
-        return {name: _plain(getattr(self, name)) for name in self.setting_names()}
-
-    def __repr__(self) -> str:
-        defaults = {key: _plain(p.default) for key, p in inspect.signature(type(self).__init__).parameters.items()}
-        changed = ", ".join(f"{key}={value!r}" for key, value in self.settings().items() if defaults.get(key) != value)
-        return f"{type(self).__name__}({changed})"
 
     # ---- fit ---------------------------------------------------------------------------------------------------------------
 
@@ -489,11 +471,3 @@ class Detector(ABC):
         if folder is None:
             raise ModelError(f"this {type(self).__name__} is not fitted: call fit(normal_images) or load(path) first.")
         return folder
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    return [_plain(item) for item in value] if isinstance(value, (tuple, list, range)) else value

@@ -1,0 +1,57 @@
+"""What a detector can be set to: its constructor's arguments, the published configuration, and a smaller one for a first look."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+
+class Settings:
+    """Settings are the constructor's arguments, stored as attributes of the same names."""
+
+    QUICK: ClassVar[Mapping[str, Any]] = {}  # what `quick` changes: fewer steps, smaller pictures
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        """Return the published configuration; `changes` replace single settings."""
+        return cls(**changes)
+
+    @classmethod
+    def quick(cls, **changes: Any) -> Self:
+        """Return the default configuration scaled down as `QUICK` says, to be fitted in about a minute on two cores.
+
+        What it answers shows that a method runs, not how good it is. `scale` says in every result that it was scaled down.
+        """
+        return cls(**{**cls.QUICK, **changes})
+
+    @property
+    def scale(self) -> str:
+        """ "quick" where every setting that `QUICK` changes has its value, "full" otherwise, also for a method without `QUICK`."""
+        scaled = self.QUICK and all(_plain(getattr(self, name)) == _plain(value) for name, value in self.QUICK.items())
+        return "quick" if scaled else "full"
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Return the names of the constructor's arguments."""
+        return tuple(name for name in inspect.signature(cls.__init__).parameters if name != "self")
+
+    def settings(self) -> dict[str, Any]:
+        """Return the constructor's arguments as plain values."""
+        return {name: _plain(getattr(self, name)) for name in self.setting_names()}
+
+    def __repr__(self) -> str:
+        defaults = {key: _plain(p.default) for key, p in inspect.signature(type(self).__init__).parameters.items()}
+        changed = ", ".join(f"{key}={value!r}" for key, value in self.settings().items() if defaults.get(key) != value)
+        return f"{type(self).__name__}({changed})"
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list, range)) else value
