@@ -53,7 +53,7 @@ def is_usable() -> bool:
 
 def warm_up() -> None:
     """Compile the inner loops now, or load them from Numba's cache: so that a first search does not wait for it."""
-    from spadework.kernels import choosing, encoding, scanning, sketches  # noqa: F401  compiled when imported
+    from spadework.kernels import choosing, encoding, scanning, sketches, turning  # noqa: F401  compiled when imported
 
 
 @dataclass(frozen=True)
