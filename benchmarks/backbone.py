@@ -1,9 +1,11 @@
-"""Networks beside each other on rendered parts: does the everyday detector see faint defects with them, and what do they retrieve?
+"""Networks beside each other: does the everyday detector see defects with them, and what do they retrieve?
 
-    python benchmarks/backbone.py [--seed N] [--keep FOLDER] NETWORK...
+    python benchmarks/backbone.py [--seeds N...] [--data DATASET...] [--detector NAME...] [--keep FOLDER] NETWORK...
 
-NETWORK is what `Spade(backbone=...)` takes. Faint defects only: with plain ones all networks score 1. Seeds 0 to 99 are for choosing between networks, seeds
-from 100 on for reporting; the two render different parts. Nothing is learnt here, no threshold set.
+NETWORK is what `Spade(backbone=...)` takes, or LABEL=NETWORK. Rendered parts show faint defects only: with plain ones all networks score 1. Seeds 0 to 99 are
+for choosing between networks, seeds from 100 on for reporting; they render different parts. A row is the mean over categories and renderings, with the standard
+error of the mean of image ROCAUC, pixel ROCAUC and PRO over renderings. DATASETs are real pictures, to be looked at once and not to choose by: a row each.
+Nothing is learnt from defects here, no threshold set.
 
 Retrieval: gears lie at any angle. For each of many gears the nearest others by the global vector, and how far those are turned from it: modulo a tooth
 (18 degrees, by chance 4.5), modulo a hole (60, by chance 15), and in full (360, by chance 90).
@@ -27,13 +29,16 @@ from spadework.datasets import open_dataset
 from spadework.datasets.synthetic import CATEGORIES, gear_pose, render
 
 SEVERITIES = tuple(round(0.05 + 0.075 * step, 3) for step in range(8))  # 0.05 to 0.575
+MEASURES = ("image_auroc", "pixel_auroc", "pro", "pixel_ap")
 COLUMNS = {
     "network": "network",
-    "category": "category",
-    "image AUROC": "image_auroc",
-    "pixel AUROC": "pixel_auroc",
+    "detector": "detector",
+    "data": "data",
+    "image ROCAUC": "image_auroc",
+    "pixel ROCAUC": "pixel_auroc",
     "PRO": "pro",
     "pixel AP": "pixel_ap",
+    "standard error": "error",
     "turned, tooth": "tooth",
     "turned, hole": "hole",
     "turned, full": "full",
@@ -99,26 +104,45 @@ def gears(seed: int, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return pictures, np.array([gear_pose(index=index, seed=seed, size=size)[2] for index in range(count)])
 
 
-def measure(name: str, folder: Path, pictures: np.ndarray, angles: np.ndarray, settings: Row) -> list[Row]:
+def rendered_row(name: str, detector: str, folders: list[Path], settings: Row) -> Row:
+    """Means over categories and renderings."""
+    each = []  # (renderings, 4)
+    for folder in folders:
+        found = run_benchmark(open_dataset(folder), detectors=[detector], settings=given(name, settings)).rows
+        each.append(np.mean([[row[key] for key in MEASURES] for row in found], axis=0))
+    means = np.array(each)
+    error = float(means[:, :3].mean(axis=1).std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
+    numbers = {key: round(float(mean), 4) for key, mean in zip(MEASURES, means.mean(axis=0), strict=True)}
+    return {**numbers, "error": None if error is None else round(error, 4)}
+
+
+def real_row(name: str, detector: str, root: Path, settings: Row) -> Row:
+    """Means over the categories of a data set."""
+    found = run_benchmark(open_dataset(root), detectors=[detector], settings=given(name, settings)).rows
+    return {key: round(float(np.mean([row[key] for row in found])), 4) for key in MEASURES}
+
+
+def given(name: str, settings: Row) -> Row:
+    return {"backbone": name, "calibration_images": 0, **settings}
+
+
+def about(name: str, pictures: np.ndarray, angles: np.ndarray) -> Row:
+    """What does not depend on the detector: what is retrieved, time and size."""
     backbone = open_backbone(name)
-    turned = retrieval(backbone(pictures)[1], angles)
-    costs = {
+    megabytes = round(backbone.path.stat().st_size / 1e6, 2)
+    return {
+        **retrieval(backbone(pictures)[1], angles),
         "forward_ms": forward_ms(name, pictures.shape[1]),
-        "megabytes": round(backbone.path.stat().st_size / 1e6, 2),
+        "megabytes": megabytes,
     }
-    found = run_benchmark(open_dataset(folder), settings={"backbone": name, "calibration_images": 0, **settings}).rows
-    measures = ("image_auroc", "pixel_auroc", "pro", "pixel_ap")
-    rows = [{"network": name, "category": row["category"], **{key: row[key] for key in measures}} for row in found]
-    mean = {key: round(float(np.mean([row[key] for row in rows])), 4) for key in measures}
-    return [{"network": name, "category": "all", **mean, **turned, **costs}, *rows]
 
 
 def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("network", nargs="*", default=["embedded"])
-    arguments.add_argument(
-        "--seed", type=int, default=0, help="of the rendered parts: below 100 to choose by, from 100 on to report"
-    )
+    arguments.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the rendered parts")
+    arguments.add_argument("--data", type=Path, nargs="*", default=[], help="folders of real data sets")
+    arguments.add_argument("--detector", nargs="+", default=["spade"], help="detectors")
     arguments.add_argument("--keep", type=Path, help="folder for the rendered parts; used again if they are there")
     arguments.add_argument(
         "--levels", type=lambda text: [int(level) for level in text.split(",")], help="as in Spade(levels=...)"
@@ -131,13 +155,27 @@ def main() -> int:
 def run(options: argparse.Namespace, temporary: Path) -> list[Row]:
     size, n_train, n_good, n_gears = (64, 3, 2, 6) if options.tiny else (256, 50, 30, 200)
     severities = SEVERITIES[-1:] if options.tiny else SEVERITIES
-    folder = (options.keep or temporary) / f"parts-{options.seed}"
-    write_parts(folder, options.seed, n_train=n_train, n_good=n_good, severities=severities, size=size)
-    pictures, angles = gears(options.seed, n_gears, size)
+    folders = []
+    for seed in options.seeds:
+        folders.append((options.keep or temporary) / f"parts-{seed}")
+        write_parts(folders[-1], seed, n_train=n_train, n_good=n_good, severities=severities, size=size)
+    pictures, angles = gears(max(options.seeds, default=0), n_gears, size)
     settings: Row = {"image_size": size} if options.tiny else {}
     if options.levels:
         settings["levels"] = options.levels
-    return [row for name in options.network for row in measure(name, folder, pictures, angles, settings)]
+    rows: list[Row] = []
+    for given_name in options.network:
+        label, _, name = given_name.rpartition("=")
+        known = about(name, pictures, angles)
+        for detector in options.detector:
+            head = {"network": label or name, "detector": detector}
+            if folders:
+                seeds = ", ".join(map(str, options.seeds))
+                found = rendered_row(name, detector, folders, settings)
+                rows.append({**head, "data": f"rendered, {seeds}", **found, **known})
+            rows += [{**head, "data": root.name, **real_row(name, detector, root, settings)} for root in options.data]
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
 
 
 if __name__ == "__main__":

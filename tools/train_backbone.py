@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "--share", action="store_true", help="use one thread fewer while that is faster: others use the machine"
     )
     train.add_argument("--start", type=Path, metavar="CHECKPOINT", help="weights to begin with, of another run")
+    train.add_argument("--until", type=int, metavar="EPOCH", help="stop after so many epochs of the whole schedule")
     train.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="change the recipe, as in epochs=1")
     train.set_defaults(run=_train)
     export = commands.add_parser("export", help="write a run's averaged weights as ONNX")
@@ -70,7 +71,9 @@ def _train(options: argparse.Namespace) -> None:
     recipe = Recipe(**_changes(options.set, {field.name for field in fields(Recipe)}))
     cache = options.cache or options.data
     train, val = (data.load(options.data, split, cache) for split in data.SPLITS)
-    loop.Loop(recipe, train, val, options.out, device=options.device, share=options.share, start=options.start).run()
+    loop.Loop(recipe, train, val, options.out, device=options.device, share=options.share, start=options.start).run(
+        until=options.until
+    )
 
 
 def _changes(pairs: list[str], known: set[str]) -> dict[str, object]:
