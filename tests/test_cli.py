@@ -246,10 +246,38 @@ def test_ctrl_c_in_fit_leaves_nothing(parts, tmp_path):
 
 
 def test_a_closed_pipe_is_no_error(fitted, parts):
-    command = f"{sys.executable} -m spadework detectors | head -1"
+    command = f"{sys.executable} -m spadework detectors spade patchcore | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("spade:")
+
+
+def test_detectors_are_a_table_and_each_tells_all():
+    names = [each["name"] for each in only_json(run("detectors", "--json"))["detectors"]]
+    lines = run("detectors").stdout.splitlines()
+    heading = next(line for line in lines if line.strip())
+    assert heading.split() == ["name", "source", "needs", "map", "cannot", "do", "cost", "extra"]
+    starts = [line.split()[0] for line in lines if line[1:2].isalnum()]
+    assert starts[1:] == names  # one line each where there is room
+    shown = run("detectors", "patchcore").stdout
+    for words in ("patchcore: nearest of a coreset", "Roth et al. 2022", "works on pyramid; gives a map", "coreset = 0.1"):
+        assert words in shown
+    (only,) = only_json(run("detectors", "spade", "--json"))["detectors"]
+    assert (only["name"], only["localises"], only["extra"]) == ("spade", True, "")
+    refused = run("detectors", "spad")
+    assert (refused.returncode, "patchcore" in refused.stderr) == (2, True)
+
+
+def test_detectors_that_need_a_missing_part_are_still_listed(monkeypatch, capsys):
+    from spadework.cli import lists
+    from spadework.detectors import DETECTORS
+
+    monkeypatch.setitem(DETECTORS, "absent", "faulty_detectors:Absent")
+    monkeypatch.setenv("COLUMNS", "200")
+    lists.detectors(None)
+    shown = capsys.readouterr().out
+    assert "absent" in shown
+    assert "pip install" in shown
 
 
 def test_lists_as_json():
