@@ -35,7 +35,7 @@ def write_json(document: Any, target: str) -> None:
     if target == "-":
         say_json(document)
         return
-    from spadework.batch import write_file
+    from spadework.files import write_file
 
     write_file(Path(target), (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 

@@ -51,6 +51,9 @@ def detectors(
             _say_detector(each)
     else:
         table(list(DETECTOR_COLUMNS), [[read(each) for read in DETECTOR_COLUMNS.values()] for each in found])
+        for each in found:
+            if "unavailable" in each:
+                note(f"{each['name']}: {each['unavailable']}")
         note("all about one and its settings: spadework detectors NAME")
 
 
@@ -77,7 +80,7 @@ def _extra(each: dict[str, Any]) -> str:
 
 DETECTOR_COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
     "name": lambda each: each["name"],
-    "source": lambda each: each.get("source", each.get("unavailable")),
+    "source": lambda each: each.get("source", "cannot be loaded, see below"),
     "needs": lambda each: each.get("needs", ""),
     "map": lambda each: "" if "localises" not in each else "yes" if each["localises"] else "no",
     "cannot do": lambda each: each.get("cannot", ""),
