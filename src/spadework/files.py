@@ -35,10 +35,9 @@ def write_file(path: Path, data: bytes, *, flush: bool = False) -> None:
         if path.is_dir():
             raise NameTakenError(f"{path}: a folder stands where a file is to be written. Choose another folder.")
         try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                if flush:
-                    file.flush()
+            temporary.write_bytes(data)
+            if flush:
+                with open(temporary, "rb") as file:
                     os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:

@@ -49,7 +49,7 @@ PIXEL_SYSTEMS = (
 )
 SYSTEMS = tuple(dict.fromkeys((*PIXEL_SYSTEMS, *IMAGE_SYSTEMS)))  # all eleven, each once
 
-_ = None
+_: float | None = None
 # One number a category, in the order of CATEGORIES: five textures, then ten objects.
 _PIXEL_AUROC: dict[str, tuple[float | None, ...]] = {
     "ae-ssim": (87, 94, 78, 59, 73, 93, 82, 94, 97, 89, 91, 96, 92, 90, 88),
