@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,16 +20,16 @@ from builders import mvtec_category
 
 from spadework import benchmark, open_dataset, workers
 from spadework.benchmark import run_benchmark
-from spadework.detectors import DETECTORS
+from spadework.detectors import DETECTORS, get_detector
 from spadework.detectors.patchcore import PatchCore
 from spadework.detectors.spade import Spade
 from spadework.errors import DamagedResultError, InputError, MissingExtraError, OutputError
 from spadework.evaluation import MEASURES, peak_memory_mb
-from spadework.fingerprint import code_files, identity, key_of
+from spadework.fingerprint import PACKAGE, code_files, identity, key_of
 from spadework.results import Record, Results, read_folder, read_record
 from spadework.runs import Asked, Refused, Run, configuration_of, plan
 
-TINY = {"image_size": 48, "calibration_images": 2, "grid_stride": 8}
+TINY = {"image_size": 48, "calibration_images": 2, "grid_stride": 8, "kernel": "blocked"}
 TESTS = Path(__file__).parent
 
 
@@ -117,7 +118,7 @@ def test_rows_say_which_configuration_seed_and_scale(root, monkeypatch):
         (4, "quick", "quick", {}),
     ]
     (row,) = measure(root, "patchcore", settings=TINY, quick=True).rows
-    changed = {"image_size": 48, "calibration_images": 2}
+    changed = {"image_size": 48, "calibration_images": 2, "kernel": "blocked"}
     assert (row["scale"], row["configuration"], row["changed"]) == ("full", "quick", changed)
     assert configuration_of(Spade.paper(seed=5, threads=1), "default") == ("paper", {})
     assert configuration_of(Spade(), "quick") == ("default", {})  # it has no smaller one
@@ -194,11 +195,8 @@ def test_a_run_above_the_memory_limit_is_stopped_and_says_so(root, faulty):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of other processes is looked at on Linux")
 def test_runs_that_are_too_large_together_run_alone(root, faulty):
     told = []
-    rows = (
-        measure(root, "hungry", "sleepy", jobs=1).rows
-        if False
-        else measure(root, "hungry", categories=["bolt", "cloth"], jobs=2, memory_limit=0.8, announce=told.append).rows
-    )
+    options = {"categories": ["bolt", "cloth"], "jobs": 2, "memory_limit": 0.8, "announce": told.append}
+    rows = measure(root, "hungry", **options).rows
     assert [row["image_auroc"] is not None for row in rows] == [True, True]
     assert any("it will run alone" in line for line in told)
 
@@ -279,6 +277,18 @@ def test_code_that_decides_an_answer_is_counted_and_no_other():
     assert not {"detectors/spade.py", "detectors/__init__.py", "workers.py", "results.py"} & set(files)
     assert not [name for name in files if name.startswith(("cli/", "report/"))]
     assert "detectors/spade.py" in code_files(faulty_detectors.Verdict)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detectors_that_are_written_in_torch_say_so(name):
+    """Then the list of detectors tells what to install, and the version of PyTorch is part of every result's key."""
+    files = [PACKAGE / file for file in code_files(get_detector(name)) if not file.startswith("backbones/")]
+    uses = [
+        file.name for file in files if re.search(r"import torch\b|from torch|framework\(.torch.\)", file.read_text())
+    ]
+    assert not uses or get_detector(name).extra == "torch", (
+        f'{uses} use it: give the class  extra: ClassVar[str] = "torch"'
+    )
 
 
 def test_failed_runs_are_tried_again_by_the_next_call_only(root, faulty, results):
@@ -404,7 +414,7 @@ sys.path.insert(0, {str(TESTS)!r})
 import faulty_detectors
 from spadework import workers
 from spadework.cli import main
-from spadework.detectors import DETECTORS
+from spadework.detectors import DETECTORS, get_detector
 DETECTORS.update(faulty_detectors.NAMES)
 workers.COMMAND = (sys.executable, "-c", faulty_detectors.CHILD)
 sys.argv[0] = "spadework"

@@ -17,7 +17,7 @@ from spadework.datasets import Dataset
 from spadework.detectors.reading import Progress
 from spadework.errors import DamagedResultError, InputError
 from spadework.evaluation import Evaluation
-from spadework.fingerprint import identity
+from spadework.fingerprint import data_hash, identity
 from spadework.results import Claim, Record, Results
 from spadework.runs import Asked, Outcome, Refused, Run, chosen_detectors, failed, make_detector, perform, plan
 from spadework.workers import BUSY, Announce, Crew, Ended, Taken, kind_of
@@ -29,12 +29,13 @@ __all__ = ["Benchmark", "do_runs", "make_detector", "run_benchmark"]
 class Benchmark:
     """Results of all runs. rows: one a run, in order. evaluations: those of the runs that came to an end in this process.
 
-    reused: how many rows were in the folder of results already.
+    reused: how many rows were in the folder of results already. records: of all runs that are in that folder now, in order.
     """
 
     rows: tuple[dict[str, Any], ...]
     evaluations: tuple[Evaluation, ...]
     reused: int = 0
+    records: tuple[Record, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -125,7 +126,8 @@ def do_runs(
             progress("runs", len(ledger.outcomes), len(planned))
     outcomes = [ledger.outcomes[index] for index in range(len(planned))]
     evaluations = tuple(each.evaluation for each in outcomes if each.evaluation is not None)
-    return Benchmark(tuple(each.row for each in outcomes), evaluations, ledger.reused)
+    records = tuple(ledger.records[index] for index in sorted(ledger.records))
+    return Benchmark(tuple(each.row for each in outcomes), evaluations, ledger.reused, records)
 
 
 def _each_here(
@@ -157,11 +159,13 @@ class _Ledger:
     results: Results | None
     tell: Announce
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    records: dict[int, Record] = field(default_factory=dict)
     reused: int = 0
 
     def __post_init__(self) -> None:
         self._began = time.time()
         self._identities: dict[int, dict[str, Any]] = {}
+        self._data: dict[str, str] = {}
         self._warned: set[str] = set()
 
     def begin(self) -> list[int]:
@@ -174,7 +178,7 @@ class _Ledger:
             if self.results is None:
                 continue
             try:
-                self._identities[index] = _identity(run)
+                self._identities[index] = self._identity(run)
             except Exception as error:  # its network cannot be opened: no reason to end the others
                 self.outcomes[index] = failed(run, error)
                 self._say_once(f"{run.detector}: not run: {self.outcomes[index].row['error']}")
@@ -204,6 +208,7 @@ class _Ledger:
             if ended.here and self.results is not None:
                 record = Record.now(self._identities[index], outcome.row, outcome.traceback)
                 path = self.results.write(record)
+                self.records[index] = record
                 if outcome.traceback:
                     self.tell(f"{run.title}: the traceback is in {path}")
         finally:
@@ -211,6 +216,16 @@ class _Ledger:
                 ended.claim.release()
         if ended.here:
             self.tell(f"{run.title}: {_told(outcome.row)}")
+
+    def _identity(self, run: Run) -> dict[str, Any]:
+        if run.category.name not in self._data:  # listing a category is slow on a network drive, and many runs share it
+            self._data[run.category.name] = data_hash(run.category)
+        options: dict[str, Any] = {
+            "pro_limit": run.pro_limit,
+            "resolution": run.resolution,
+            "data": self._data[run.category.name],
+        }
+        return identity(run.make(), run.category, **options)
 
     def _checked(self, index: int, outcome: Outcome) -> Outcome:
         """The outcome; a failure if another network was used than the one the result would be filed under."""
@@ -240,9 +255,8 @@ class _Ledger:
             return False
         if record is None or (record.failed and record.finished < self._began):
             return False
-        run = self.planned[index]
-        labels = run.labels if not record.failed else {}
-        self.outcomes[index] = Outcome(record.row | labels, None, record.traceback)
+        self.outcomes[index] = Outcome(record.row | self.planned[index].labels, None, record.traceback)
+        self.records[index] = record
         self.reused += 1
         return True
 
@@ -250,10 +264,6 @@ class _Ledger:
         if text not in self._warned:
             self._warned.add(text)
             self.tell(text)
-
-
-def _identity(run: Run) -> dict[str, Any]:
-    return identity(run.make(), run.category, pro_limit=run.pro_limit, resolution=run.resolution)
 
 
 def _told(row: Mapping[str, Any]) -> str:

@@ -36,7 +36,9 @@ FRAMEWORKS = ("torch",)  # counted for detectors that need an extra
 APART = frozenset({PACKAGE / "__init__.py", PACKAGE / "detectors" / "__init__.py"})
 
 
-def identity(detector: Detector, category: Category, *, pro_limit: float, resolution: str) -> dict[str, Any]:
+def identity(
+    detector: Detector, category: Category, *, pro_limit: float, resolution: str, data: str | None = None
+) -> dict[str, Any]:
     """Return all that a run's measures depend on.
 
     Args:
@@ -44,6 +46,7 @@ def identity(detector: Detector, category: Category, *, pro_limit: float, resolu
         category: that it is to be fitted and measured on.
         pro_limit: as in `evaluate`.
         resolution: as in `evaluate`, not None.
+        data: the category's `data_hash`, where it is known already.
 
     Raises:
         BackboneError: its network cannot be opened.
@@ -58,7 +61,8 @@ def identity(detector: Detector, category: Category, *, pro_limit: float, resolu
         "backbone": backbone,
         "dataset": category.dataset,
         "category": category.name,
-        "data": data_hash(category),
+        "data": data or data_hash(category),
+        "pictures": [len(category.train), len(category.test)],
         "pro_limit": pro_limit,
         "resolution": resolution,
         "versions": versions(detector),

@@ -18,11 +18,15 @@ CATEGORIES = TEXTURES + OBJECTS  # as the data set's folders are called, in the 
 
 @dataclass(frozen=True)
 class Number:
-    """A published percentage. certainty: "printed" or "secondary"."""
+    """A published percentage. certainty: "printed" or "secondary". digits: after the point, as printed."""
 
     value: float
     source: str
     certainty: str
+    digits: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.value:.{self.digits}f}"
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,9 @@ def published(measure: str, detector: str, category: str | None = None) -> Numbe
         value = dict(zip(CATEGORIES, _PIXEL_AUROC[detector], strict=True)).get(category)
     else:
         value = None
-    return None if value is None else Number(float(value), *_SOURCES[measure])
+    return (
+        None if value is None else Number(float(value), *_SOURCES[measure], digits=0 if isinstance(value, int) else 1)
+    )
 
 
 def categories_of(detector: str) -> tuple[str, ...]:

@@ -40,7 +40,10 @@ def detectors(
     ] = None,
     as_json: options.JsonFlag = False,
 ) -> None:
-    """List the methods, their needs and what they cannot do; with a NAME, all about it and its settings."""
+    """List the methods and their needs; with a NAME, all about it.
+
+    A method that needs an extra says whether its framework is installed. With a NAME every setting has its default and meaning.
+    """
     from spadework.detectors import describe, describe_all
 
     found = [describe(each) for each in name] if name else describe_all()
