@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from builders import TINY, defective_picture, normal_pictures, write_pictures
+from builders import TINY, defective_picture, mvtec_category, normal_pictures, write_pictures
 
 from spadework import Spade
 
@@ -315,6 +315,26 @@ def test_datasets_renders_shows_and_benchmark_measures(tmp_path):
     assert {key: same[key] for key in ("image_auroc", "pixel_auroc", "pro")} == {
         key: row[key] for key in ("image_auroc", "pixel_auroc", "pro")
     }
+
+
+def test_benchmark_of_several_detectors_goes_on_where_it_was(tmp_path):
+    mvtec_category(tmp_path / "set", "bolt")
+    settings = [
+        option for name in ("image_size=48", "calibration_images=0", "coreset=0.5") for option in ("--set", name)
+    ]
+    options = ["--detector", "spade", "--detector", "patchcore", "--seed", 1, *settings, "--results", tmp_path / "out"]
+    done = run("benchmark", tmp_path / "set", *options, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    rows = only_json(done)["results"]
+    assert [(row["detector"], row["seed"], row["scale"]) for row in rows] == [
+        ("spade", 1, "full"),
+        ("patchcore", 1, "full"),
+    ]
+    again = run("benchmark", tmp_path / "set", *options, "--json", "-")
+    assert "2 of 2 runs are in the folder of results already" in again.stderr
+    assert only_json(again)["results"] == rows
+    refused = run("benchmark", tmp_path / "set", *options, "--report", tmp_path / "report")
+    assert (refused.returncode, "--report draws what was measured in this very process" in refused.stderr) == (2, True)
 
 
 def test_json_target_is_refused_before_the_work(fitted, parts, tmp_path):

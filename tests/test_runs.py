@@ -249,7 +249,8 @@ def test_nothing_is_done_twice_and_nothing_old_is_taken_for_new(root, results, t
         assert threads.reused == 4  # they change no answer
         shutil.copytree(root, tmp_path / "moved")
         assert measure(tmp_path / "moved", "all", categories=[], results=results).reused == 4
-    mvtec_category(tmp_path / "moved", "bolt", train=4)
+    picture = tmp_path / "moved" / "bolt" / "test" / "good" / "000.png"
+    picture.write_bytes(picture.read_bytes() + bytes(10))  # as many pictures, but not the same
     assert measure(tmp_path / "moved", "all", categories=[], results=results).reused == 2
     assert measure(root, results=results, settings={**TINY, "kappa": 2}).reused == 0
     assert measure(root, results=results, seeds=[7]).reused == 0
@@ -372,6 +373,18 @@ def test_a_full_disk_ends_all_and_keeps_what_was_done(root, results, monkeypatch
     assert len(results.records()[0]) == 1
     assert list((results.path / ".claims").iterdir()) == []
     assert measure(root, categories=[], results=results).reused == 1
+
+
+@pytest.mark.parametrize("jobs", [None, 1])
+def test_an_error_in_this_process_lets_go_of_its_runs(jobs, root, results, monkeypatch, temporary):
+    def write(record):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(results, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        measure(root, categories=[], results=results, jobs=jobs)
+    assert list((results.path / ".claims").iterdir()) == []
+    assert list(temporary.glob("spadework-run*")) == []
 
 
 @pytest.mark.parametrize("jobs", [None, 1])

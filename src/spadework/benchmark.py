@@ -7,8 +7,9 @@ and one that is there is not done again.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,10 +121,11 @@ def do_runs(
     else:
         crew = Crew(check.positive_int(jobs, "jobs"), memory_limit, ledger.peaks(), tell)
         done = crew.each(runs, lambda place: ledger.take(todo[place]))
-    for ended in done:
-        ledger.settle(todo[ended.index], ended)
-        if progress and jobs is not None:
-            progress("runs", len(ledger.outcomes), len(planned))
+    with contextlib.closing(done):  # an error here, or Ctrl-C, stops the runs under way at once
+        for ended in done:
+            ledger.settle(todo[ended.index], ended)
+            if progress and jobs is not None:
+                progress("runs", len(ledger.outcomes), len(planned))
     outcomes = [ledger.outcomes[index] for index in range(len(planned))]
     evaluations = tuple(each.evaluation for each in outcomes if each.evaluation is not None)
     records = tuple(ledger.records[index] for index in sorted(ledger.records))
@@ -132,7 +134,7 @@ def do_runs(
 
 def _each_here(
     runs: Sequence[Run], take: Callable[[int], Taken], progress: Progress | None, tell: Announce
-) -> Iterator[Ended]:
+) -> Generator[Ended, None, None]:
     """Do runs in this process, one after another; those that another call is doing are waited for at the end."""
     waiting = list(range(len(runs)))
     while waiting:
@@ -145,7 +147,12 @@ def _each_here(
                 busy.append(index)
             else:
                 tell(runs[index].title)
-                yield Ended(index, perform(runs[index], progress=progress), here=True, claim=taken.claim)
+                try:
+                    outcome = perform(runs[index], progress=progress)
+                except BaseException:  # Ctrl-C: another call may have it
+                    taken.claim.release()
+                    raise
+                yield Ended(index, outcome, here=True, claim=taken.claim)
         if len(busy) == len(waiting):
             time.sleep(BUSY)
         waiting = busy

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Crew:
     peaks: dict[str, float] = field(default_factory=dict)
     announce: Announce = lambda text: None
 
-    def each(self, runs: Sequence[Run], take: Take) -> Iterator[Ended]:
+    def each(self, runs: Sequence[Run], take: Take) -> Generator[Ended, None, None]:
         """Do runs and yield each as it ends. Closing the iterator stops those under way."""
         waiting = _Waiting(runs, take)
         children: dict[int, _Child] = {}
