@@ -93,3 +93,17 @@ def append_parts_of(gallery: Gallery, indices) -> None:
         append_to(gallery, indices)
         gallery.folder.commit()
     gallery.refresh()
+
+
+def mvtec_category(root: Path, name: str, *, train: int = 3, good: int = 1, bad: int = 2, size: int = 48) -> Path:
+    """A category in MVTec AD layout, with masks."""
+    shape = (size, size)
+    write_pictures(root / name / "train" / "good", normal_pictures(train, shape))
+    write_pictures(root / name / "test" / "good", normal_pictures(good, shape, start=40))
+    pictures, masks = zip(*(defective_picture(60 + index, shape) for index in range(bad)), strict=True)
+    write_pictures(root / name / "test" / "spot", list(pictures))
+    for index, mask in enumerate(masks):
+        path = root / name / "ground_truth" / "spot" / f"{index:03d}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), mask.astype(np.uint8) * 255)
+    return root / name

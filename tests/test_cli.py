@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from builders import TINY, defective_picture, normal_pictures, write_pictures
+from builders import TINY, defective_picture, mvtec_category, normal_pictures, write_pictures
 
 from spadework import Spade
 
@@ -61,7 +61,7 @@ def own(fitted, tmp_path) -> Path:
 def test_help_names_every_command():
     done = run("--help")
     assert done.returncode == 0
-    for command in "demo fit predict append threshold info evaluate benchmark backbones detectors datasets".split():
+    for command in "demo fit predict append threshold info evaluate benchmark reproduce tables backbones detectors datasets".split():
         assert f"  {command} " in done.stdout
         assert run(command, "--help").returncode == 0
     assert "..." not in done.stdout.partition("Commands:")[2]  # no summary is cut off
@@ -246,10 +246,43 @@ def test_ctrl_c_in_fit_leaves_nothing(parts, tmp_path):
 
 
 def test_a_closed_pipe_is_no_error(fitted, parts):
-    command = f"{sys.executable} -m spadework detectors | head -1"
+    command = f"{sys.executable} -m spadework detectors spade patchcore | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("spade:")
+
+
+def test_detectors_are_a_table_and_each_tells_all():
+    names = [each["name"] for each in only_json(run("detectors", "--json"))["detectors"]]
+    lines = run("detectors").stdout.splitlines()
+    heading = next(line for line in lines if line.strip())
+    assert heading.split() == ["name", "source", "needs", "map", "cannot", "do", "cost", "extra"]
+    starts = [line.split()[0] for line in lines if line[1:2].isalnum()]
+    assert starts[1:] == names  # one line each where there is room
+    shown = run("detectors", "patchcore").stdout
+    for words in (
+        "patchcore: nearest of a coreset",
+        "Roth et al. 2022",
+        "works on pyramid; gives a map",
+        "coreset = 0.1",
+    ):
+        assert words in shown
+    (only,) = only_json(run("detectors", "spade", "--json"))["detectors"]
+    assert (only["name"], only["localises"], only["extra"]) == ("spade", True, "")
+    refused = run("detectors", "spad")
+    assert (refused.returncode, "patchcore" in refused.stderr) == (2, True)
+
+
+def test_detectors_that_need_a_missing_part_are_still_listed(monkeypatch, capsys):
+    from spadework.cli import lists
+    from spadework.detectors import DETECTORS
+
+    monkeypatch.setitem(DETECTORS, "absent", "faulty_detectors:Absent")
+    monkeypatch.setenv("COLUMNS", "200")
+    lists.detectors(None)
+    shown = capsys.readouterr()
+    assert "absent" in shown.out
+    assert "absent: detector 'absent' needs the extra 'torch': install it with  pip install" in shown.err
 
 
 def test_lists_as_json():
@@ -282,6 +315,26 @@ def test_datasets_renders_shows_and_benchmark_measures(tmp_path):
     assert {key: same[key] for key in ("image_auroc", "pixel_auroc", "pro")} == {
         key: row[key] for key in ("image_auroc", "pixel_auroc", "pro")
     }
+
+
+def test_benchmark_of_several_detectors_goes_on_where_it_was(tmp_path):
+    mvtec_category(tmp_path / "set", "bolt")
+    settings = [
+        option for name in ("image_size=48", "calibration_images=0", "coreset=0.5") for option in ("--set", name)
+    ]
+    options = ["--detector", "spade", "--detector", "patchcore", "--seed", 1, *settings, "--results", tmp_path / "out"]
+    done = run("benchmark", tmp_path / "set", *options, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    rows = only_json(done)["results"]
+    assert [(row["detector"], row["seed"], row["scale"]) for row in rows] == [
+        ("spade", 1, "full"),
+        ("patchcore", 1, "full"),
+    ]
+    again = run("benchmark", tmp_path / "set", *options, "--json", "-")
+    assert "2 of 2 runs are in the folder of results already" in again.stderr
+    assert only_json(again)["results"] == rows
+    refused = run("benchmark", tmp_path / "set", *options, "--report", tmp_path / "report")
+    assert (refused.returncode, "--report draws what was measured in this very process" in refused.stderr) == (2, True)
 
 
 def test_json_target_is_refused_before_the_work(fitted, parts, tmp_path):

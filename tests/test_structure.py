@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import, at its head, from its own line and from the lines above it.
 ORDER = """
 errors
-check
+check files
 images pyramid ranking calibration
 backbones storage retrieval entries kernels metrics scores
 search_index coreset
@@ -30,8 +30,12 @@ correspondence
 prediction
 detectors
 evaluation
-report benchmark published
-batch demo
+published fingerprint results
+runs
+workers
+benchmark comparison
+report
+batch demo reproduce
 cli server distributed
 __main__
 """

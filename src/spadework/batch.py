@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -35,6 +33,7 @@ from spadework import check
 from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress, in_background
 from spadework.errors import ImageError, InputError, NameTakenError, OutputError
+from spadework.files import as_output_error, write_file
 from spadework.images import Listed, find_images, read_image
 from spadework.prediction import Failure, Prediction
 from spadework.report.montage import Place, montage, overlay_sheet
@@ -303,7 +302,7 @@ class _Writer:
             self._remove(self.out / file)  # of an earlier state of the picture or the model: no longer true
         sizes = {file: _size(self.out / file) for file in files}
         line = json.dumps({"name": job.name, "key": key, "files": sizes, "row": row}) + "\n"
-        with _as_output_error(self.journal), open(self.journal, "a", encoding="utf-8") as file:
+        with as_output_error(self.journal), open(self.journal, "a", encoding="utf-8") as file:
             file.write(line)
         self.earlier[job.name] = {"key": key, "files": sizes, "row": row}
         return row
@@ -340,7 +339,7 @@ class _Writer:
 
     def _remove(self, path: Path) -> None:
         if path.is_file():
-            with _as_output_error(path):
+            with as_output_error(path):
                 path.unlink()
 
     def finish(self, rows: Sequence[dict[str, Any]], failures: Sequence[Failure], jobs: Sequence[Job]) -> None:
@@ -385,26 +384,6 @@ def batch_json(detector: Detector, rows: Sequence[dict[str, Any]], failures: Seq
     }
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it. Raises OutputError."""
-    temporary = path.with_name(f".{secrets.token_hex(6)}.tmp")  # short: the name itself may be as long as names can be
-    with _as_output_error(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise NameTakenError(
-                f"{path.parent}: a file stands where a folder is needed. Choose another folder."
-            ) from error
-        if path.is_dir():
-            raise NameTakenError(f"{path}: a folder stands where a file is to be written. Choose another folder.")
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
 def _encode(suffix: str, array: np.ndarray, options: Sequence[int]) -> bytes:
     _, data = cv2.imencode(suffix, array, options)
     return bytes(data.tobytes())
@@ -423,7 +402,7 @@ def _size(path: Path) -> int | None:
 
 
 def _make_folder(path: Path) -> None:
-    with _as_output_error(path):
+    with as_output_error(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
@@ -436,7 +415,7 @@ def _read_journal(path: Path) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from error
     if text and not text.endswith("\n"):
-        with _as_output_error(path), open(path, "a", encoding="utf-8") as file:
+        with as_output_error(path), open(path, "a", encoding="utf-8") as file:
             file.write("\n")
     entries: dict[str, dict[str, Any]] = {}
     for line in text.splitlines():
@@ -457,15 +436,3 @@ def _entry(line: str) -> dict[str, Any]:
     float(row["score"])
     _flat(row)
     return {"key": key, "files": files, "row": row}
-
-
-@contextlib.contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        why = error.strerror or str(error)
-        kind = NameTakenError if error.errno == errno.ENAMETOOLONG else OutputError  # a matter of this name alone
-        raise kind(f"{path}: cannot be written: {why}. Results written before are kept.") from error

@@ -5,11 +5,13 @@ In: a detector, a category of a data set. Out: `Evaluation`. Maps are taken up b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from spadework import check
 from spadework.datasets import Category, Sample
 from spadework.detectors.base import Detector
 from spadework.detectors.reading import Progress
-from spadework.errors import InputError, SpadeworkError
+from spadework.errors import InputError
 from spadework.images import read_image, shrink
 from spadework.metrics import Curve, Measures, PixelAccumulator, check_limit, image_measures
 from spadework.prediction import Failure, Prediction
@@ -139,7 +141,7 @@ def evaluate(
     labels = np.array([sample.is_anomalous for sample in samples], bool)
     image = image_measures(np.array(scores, np.float64), labels)
     pixel = pixels.result(limit=pro_limit) if has_maps and has_masks else None
-    why_none = "the detector gives no map" if has_masks else "the data set has no masks for its anomalous pictures"
+    why_none = no_map(detector) if has_masks else "the data set has no masks for its anomalous pictures"
     return Evaluation(
         row=_row(detector, category, image, pixel, why_none)
         | {
@@ -179,6 +181,11 @@ def check_measuring(detector: Detector, pro_limit: float, resolution: str | None
     return resolution
 
 
+def no_map(detector: Detector) -> str:
+    """Return why a detector gives no map, with what else it cannot do, in words."""
+    return f"{detector.name} gives no map" + (f"; it cannot do: {detector.cannot}" if detector.cannot else "")
+
+
 def _row(
     detector: Detector, category: Category, image: Measures, pixel: Measures | None, why_none: str
 ) -> dict[str, Any]:
@@ -197,6 +204,7 @@ def _row(
         "detector": detector.name,
         "backbone": backbone["name"] if backbone else None,
         "settings": detector.settings(),
+        "scale": detector.scale,
         "n_train": detector.n_normal_,
         "n_test": len(category.test),
         "image_auroc": image.auroc,
@@ -216,19 +224,25 @@ def _row(
     }
 
 
-def failed_row(category: Category, detector: str, settings: dict[str, Any], error: SpadeworkError) -> dict[str, Any]:
+def failed_row(category: Category, detector: str, settings: dict[str, Any], reason: str) -> dict[str, Any]:
     """Return a row of nulls for a run that ended with an error; "error" says why."""
     from spadework import __version__
 
     known: dict[str, Any] = {"dataset": category.dataset, "root": os.fspath(category.root), "category": category.name}
-    known |= {"detector": detector, "settings": settings}
+    known |= {"detector": detector, "settings": settings, "scale": None}
     empty = dict.fromkeys(("backbone", *MEASURES, "fit_seconds", "predict_seconds_per_image", "peak_memory_mb"))
     counts = {"n_train": len(category.train), "n_test": len(category.test), "spadework": __version__}
-    return known | counts | empty | {"error": str(error), "reasons": dict.fromkeys(empty, str(error))}
+    return known | counts | empty | {"error": reason, "reasons": dict.fromkeys(empty, reason)}
 
 
 def peak_memory_mb() -> float | None:
     """Highest resident memory of this process so far, in MiB; None where the system does not tell."""
+    with contextlib.suppress(
+        OSError
+    ):  # Linux; what `getrusage` says there begins with the peak of the process that started this one
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1024, 1)
     try:
         import resource
     except ImportError:  # Windows

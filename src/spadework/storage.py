@@ -379,7 +379,7 @@ def _lock(path: Path) -> Iterator[None]:
     """One writer at a time, across processes; the system lets go when a process dies."""
     with _as_output_error(path), open(path / "lock", "a+b") as file:
         try:
-            _lock_file(file.fileno())
+            lock_file(file.fileno())
         except OSError:
             raise OutputError(
                 f"{path}: another process is writing to this model. Wait for it, then run again."
@@ -387,7 +387,8 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _lock_file(descriptor: int) -> None:
+def lock_file(descriptor: int) -> None:
+    """Lock an open file for this process, at once or not at all; raises OSError where another process has it."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import spadework
-from spadework.cli import lists, measure, model
+from spadework.cli import lists, measure, model, tables
 
 app = typer.Typer(
     name="spadework",
@@ -49,6 +49,8 @@ for _command in (
     model.info,
     measure.evaluate,
     measure.benchmark,
+    tables.reproduce,
+    tables.tables,
     lists.backbones,
     lists.detectors,
     lists.datasets,

@@ -35,7 +35,7 @@ def write_json(document: Any, target: str) -> None:
     if target == "-":
         say_json(document)
         return
-    from spadework.batch import write_file
+    from spadework.files import write_file
 
     write_file(Path(target), (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
@@ -120,25 +120,44 @@ MEASURE_COLUMNS = {
 
 
 def measures_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of measures, with their mean where there are several, and the reason of each that is undefined."""
-    headers = ["category", "detector", "train", "test", *MEASURE_COLUMNS, "fit s", "s/image"]
+    """Print rows of measures, with a mean for each detector that has several, and the reason of each that is undefined."""
+    headers = ["category", "detector", "scale", "seed", "train", "test", *MEASURE_COLUMNS, "fit s", "s/image"]
     lines = [_measures_line(row) for row in rows]
-    if len(rows) > 1:
-        means = [_number(_mean([row[key] for row in rows])) for key in MEASURE_COLUMNS.values()]
-        lines.append(["mean", "", "", "", *means, "", ""])
-    table(headers, lines, numbers=headers[2:])
-    reasons = {f"{row['category']}: {row['error']}" for row in rows if "error" in row}
+    for key in dict.fromkeys(_series(row) for row in rows):
+        own = [row for row in rows if _series(row) == key]
+        if len(own) > 1:
+            means = [_number(_mean([row[name] for row in own])) for name in MEASURE_COLUMNS.values()]
+            lines.append(["mean", *key, "", "", *means, "", ""])
+    kept = [place for place, header in enumerate(headers) if header not in {"scale", "seed"} or _differs(rows, header)]
+    table([headers[n] for n in kept], [[line[n] for n in kept] for line in lines], numbers=headers[3:])
+    several = len({row["detector"] for row in rows}) > 1
+    reasons = []
     for row in rows:
-        if "error" not in row:
-            reasons |= {f"{row['category']}: {key} is undefined: {why}" for key, why in row["reasons"].items()}
-    for reason in sorted(reasons):
+        name = f"{row['category']} · {row['detector']}" if several else row["category"]
+        if "error" in row:
+            reasons.append(f"{name}: {row['error']}")
+        else:
+            reasons += [f"{name}: {key} is undefined: {why}" for key, why in row["reasons"].items()]
+    for reason in sorted(set(reasons)):
         note(reason)
+
+
+def _series(row: Mapping[str, Any]) -> tuple[object, ...]:
+    return row["detector"], row.get("scale"), row.get("seed")
+
+
+def _differs(rows: Sequence[Mapping[str, Any]], header: str) -> bool:
+    """Whether a column of labels tells anything: a scale that is not full, or seeds that differ."""
+    if header == "scale":
+        return any(row.get("scale") == "quick" for row in rows)
+    return len({row.get("seed") for row in rows if row.get("seed") is not None}) > 1
 
 
 def _measures_line(row: Mapping[str, Any]) -> list[object]:
     measures = [_number(row[key]) for key in MEASURE_COLUMNS.values()]
     times = [_number(row["fit_seconds"], 1), _number(row["predict_seconds_per_image"], 3)]
-    return [row["category"], row["detector"], row["n_train"], row["n_test"], *measures, *times]
+    labels = [row["category"], row["detector"], row.get("scale"), row.get("seed")]
+    return [*labels, row["n_train"], row["n_test"], *measures, *times]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

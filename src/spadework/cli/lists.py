@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,22 +33,63 @@ def backbones(as_json: options.JsonFlag = False) -> None:
         say(f"    needs {each.needs}")
 
 
-def detectors(as_json: options.JsonFlag = False) -> None:
-    """List the methods, their needs and their settings."""
-    from spadework.detectors import DETECTORS, describe
+def detectors(
+    name: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Tell all about these, with their settings.", show_default=False),
+    ] = None,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """List the methods and their needs; with a NAME, all about it.
 
-    found = [describe(name) for name in DETECTORS]
+    A method that needs an extra says whether its framework is installed. With a NAME every setting has its default and meaning.
+    """
+    from spadework.detectors import describe, describe_all
+
+    found = [describe(each) for each in name] if name else describe_all()
     if as_json:
         say_json({"detectors": found})
-        return
-    for each in found:
-        say(f"{each['name']}: {each['summary']}")
-        say(f"    source: {each['source']}")
-        say(f"    works on {each['needs']}; {'gives a map' if each['localises'] else 'gives no map'}")
-        say("    settings (--set NAME=VALUE):")
-        for setting in each["settings"]:
-            say(f"      {setting['name']} = {setting['default']!r}")
-            say(textwrap.indent(textwrap.fill(setting["meaning"], 100), " " * 10))
+    elif name:
+        for each in found:
+            _say_detector(each)
+    else:
+        table(list(DETECTOR_COLUMNS), [[read(each) for read in DETECTOR_COLUMNS.values()] for each in found])
+        for each in found:
+            if "unavailable" in each:
+                note(f"{each['name']}: {each['unavailable']}")
+        note("all about one and its settings: spadework detectors NAME")
+
+
+def _say_detector(each: dict[str, Any]) -> None:
+    say(f"{each['name']}: {each['summary']}")
+    say(f"    source: {each['source']}")
+    say(f"    works on {each['needs']}; {'gives a map' if each['localises'] else 'gives no map'}")
+    for title, value in (("cannot do", each["cannot"]), ("cost", each["cost"]), ("needs the extra", _extra(each))):
+        if value:
+            say(textwrap.indent(textwrap.fill(f"{title}: {value}", 100, subsequent_indent="  "), " " * 4))
+    if each["quick"]:
+        say(f"    --quick sets {', '.join(f'{key}={value!r}' for key, value in each['quick'].items())}")
+    say("    settings (--set NAME=VALUE):")
+    for setting in each["settings"]:
+        say(f"      {setting['name']} = {setting['default']!r}")
+        say(textwrap.indent(textwrap.fill(setting["meaning"], 100), " " * 10))
+
+
+def _extra(each: dict[str, Any]) -> str:
+    """The extra a detector needs, and whether its framework is here: an extra is named after it."""
+    extra = each.get("extra", "")
+    return f"{extra} (not installed)" if extra and find_spec(extra) is None else extra
+
+
+DETECTOR_COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "name": lambda each: each["name"],
+    "source": lambda each: each.get("source", "cannot be loaded, see below"),
+    "needs": lambda each: each.get("needs", ""),
+    "map": lambda each: "" if "localises" not in each else "yes" if each["localises"] else "no",
+    "cannot do": lambda each: each.get("cannot", ""),
+    "cost": lambda each: each.get("cost", ""),
+    "extra": _extra,
+}
 
 
 def datasets(

@@ -69,22 +69,45 @@ def benchmark(
     storage: options.Storage = None,
     max_false_alarms: options.FalseAlarms = None,
     paper: options.Paper = False,
+    quick: options.Quick = False,
+    seed: options.Seeds = [],  # noqa: B006
     settings: options.Settings = [],  # noqa: B006
     layout: options.Layout = None,
     pro_limit: options.ProLimit = 0.3,
     resolution: options.Resolution = None,
     threads: options.Threads = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write each run here as it ends; what is here is not done again, so that a call that was interrupted goes on.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: options.Jobs = None,
+    memory_limit: options.MemoryLimit = None,
     json_file: options.JsonFile = None,
     report: options.Report = None,
 ) -> None:
     """Fit and measure methods on every category of a data set.
 
-    One row of measures each; a run that fails becomes an empty row with the reason, and the exit code is 1.
+    One row of measures each; a run that fails becomes an empty row with the reason, and the exit code is 1. With several methods,
+    or with --results or --jobs, each run is a process of its own, so that one that is killed costs its row alone; --report keeps all in this process.
+    With several methods a setting goes to those that have it.
     """
     from spadework.benchmark import run_benchmark
     from spadework.datasets import open_dataset
+    from spadework.errors import InputError
+    from spadework.results import Results
+    from spadework.runs import chosen_detectors
 
     check_target(json_file)
+    several = len(chosen_detectors(detector)) > 1
+    if report is not None and (results is not None or jobs is not None):
+        raise InputError(
+            "--report draws what was measured in this very process: leave out --results and --jobs, or the report."
+        )
+    apart = report is None and (several or results is not None or memory_limit is not None)
     opened = open_dataset(dataset, layout)
     given = {"backbone": backbone, "weights": weights, "image_size": image_size, "storage": storage}
     with progress_bar() as progress:
@@ -94,8 +117,13 @@ def benchmark(
             detectors=detector,
             settings=options.chosen_settings(settings, **given, max_false_alarms=max_false_alarms, threads=threads),
             paper=paper,
+            quick=quick,
+            seeds=seed,
             pro_limit=pro_limit,
             resolution=resolution,
+            results=None if results is None else Results(results),
+            jobs=jobs or (1 if apart else None),
+            memory_limit=memory_limit,
             progress=progress,
             announce=note,
         )

@@ -24,7 +24,8 @@ DatasetFolder = Annotated[
 ]
 DetectorName = Annotated[str, typer.Option("--detector", help="Which method; see `spadework detectors`.")]
 DetectorNames = Annotated[
-    list[str], typer.Option("--detector", help="Which method; may be repeated; see `spadework detectors`.")
+    list[str],
+    typer.Option("--detector", help='Which method, or "all"; may be repeated; see `spadework detectors`.'),
 ]
 Backbone = Annotated[
     str | None,
@@ -55,6 +56,42 @@ FalseAlarms = Annotated[
     ),
 ]
 Paper = Annotated[bool, typer.Option("--paper", help="Start from the method's published configuration.")]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Start from the method's configuration for a first look: it shows that a method runs."
+    ),
+]
+Seeds = Annotated[
+    list[int],
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="A run with this seed, of methods that have one; may be repeated.",
+        show_default=False,
+    ),
+]
+Jobs = Annotated[
+    int | None, typer.Option(metavar="N", help="Runs at once, each in a process of its own.", show_default=False)
+]
+MemoryLimit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GB",
+        help="Memory that all runs together may take (GiB): more start only where they fit.",
+        show_default=False,
+    ),
+]
+OutFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file.", show_default=False)]
+TableFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="text, markdown, latex or html.  [default: that of the file's name, else text]",
+        show_default=False,
+    ),
+]
 Storage = Annotated[
     str | None,
     typer.Option(

@@ -13,7 +13,7 @@ from typing import Any
 from spadework import check
 from spadework.check import one_of
 from spadework.detectors.base import Detector
-from spadework.errors import ModelError
+from spadework.errors import MissingExtraError, ModelError
 
 DETECTORS = {
     "spade": "spadework.detectors.spade:Spade",
@@ -57,7 +57,10 @@ def load_detector(
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Return what a detector is and its settings, each with its default and its meaning, as plain JSON values."""
+    """Return what a detector is and its settings, each with its default and its meaning, as plain JSON values.
+
+    "quick" holds the settings that `Detector.quick` changes; "extra" the optional part of the installation it needs, "" for none.
+    """
     cls = get_detector(name)
     meanings = _meanings(inspect.getdoc(cls) or "")
     parameters = inspect.signature(cls.__init__).parameters
@@ -66,7 +69,23 @@ def describe(name: str) -> dict[str, Any]:
         for key in cls.setting_names()
     ]
     about = {"name": name, "summary": cls.summary, "source": cls.source, "needs": cls.needs, "localises": cls.localises}
-    return about | {"settings": settings}
+    limits = {"cannot": cls.cannot, "cost": cls.cost, "extra": cls.extra, "quick": _plain(dict(cls.QUICK))}
+    return about | limits | {"settings": settings}
+
+
+def describe_all() -> list[dict[str, Any]]:
+    """Return `describe` of every detector; of one that cannot even be imported here, its name and why, as "unavailable"."""
+    found = []
+    for name in DETECTORS:
+        try:
+            found.append(describe(name))
+        except MissingExtraError as error:
+            found.append({"name": name, "unavailable": str(error)})
+    return found
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, (tuple, range)) else value for key, value in values.items()}
 
 
 def _meanings(doc: str) -> dict[str, str]:

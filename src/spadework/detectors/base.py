@@ -45,6 +45,7 @@ class Detector(Settings, ABC):
     localises: ClassVar[bool] = True
     cannot: ClassVar[str] = ""  # what it cannot do, in a few words: "objects that cannot be aligned"
     cost: ClassVar[str] = ""  # time and memory of `fit` and of one picture, in a few words
+    extra: ClassVar[str] = ""  # the optional part of the installation that it needs: "torch"
 
     backbone: str
     weights: str | os.PathLike[str] | None

@@ -73,6 +73,8 @@ class PatchCore(PyramidDetector):
     name: ClassVar[str] = "patchcore"
     summary: ClassVar[str] = "nearest of a coreset of normal patches; map and image score"
     source: ClassVar[str] = "Roth et al. 2022, arXiv:2106.08265"
+    cannot: ClassVar[str] = "explanations; append"
+    cost: ClassVar[str] = "fit: forward passes and six coresets; a picture: a forward pass and a search of the bank"
 
     def __init__(
         self,

@@ -97,6 +97,7 @@ class Spade(PyramidDetector):
         "nearest descriptors of a feature pyramid among the nearest normal images; map, image score, explanation"
     )
     source: ClassVar[str] = "Cohen and Hoshen 2020, arXiv:2005.02357"
+    cost: ClassVar[str] = "fit: forward passes, all features kept; a picture: a forward pass and an exact search"
 
     def __init__(
         self,
