@@ -18,6 +18,7 @@ from spadework.errors import ModelError
 DETECTORS = {
     "spade": "spadework.detectors.spade:Spade",
     "patchcore": "spadework.detectors.patchcore:PatchCore",
+    "padim": "spadework.detectors.padim:PaDiM",
 }
 
 
