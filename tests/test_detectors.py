@@ -38,6 +38,7 @@ SETTINGS = {
     "spade": TINY,
     "patchcore": {"image_size": 64, "calibration_images": 5, "coreset": 0.5},
     "padim": {"image_size": 64, "calibration_images": 5},
+    "nearest-image": {"image_size": 64, "calibration_images": 5},
 }  # small ones, for those that are slow with their own
 
 NORMAL = normal_pictures(6)

@@ -127,6 +127,10 @@ class Retrieval:
             self._sketch = None
         self.rows = rows
 
+    def row(self, index: int) -> np.ndarray:
+        """Return one row, (D,), mapped as long as it is held."""
+        return np.asarray(self._read(index, index + 1)[0])
+
     def nearest(self, vector: np.ndarray, k: int, *, exclude: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` nearest rows, all if there are fewer.
 

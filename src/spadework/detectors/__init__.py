@@ -19,6 +19,7 @@ DETECTORS = {
     "spade": "spadework.detectors.spade:Spade",
     "patchcore": "spadework.detectors.patchcore:PatchCore",
     "padim": "spadework.detectors.padim:PaDiM",
+    "nearest-image": "spadework.detectors.nearest_image:NearestImage",
 }
 
 
