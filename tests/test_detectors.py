@@ -39,6 +39,13 @@ SETTINGS = {
     "patchcore": {"image_size": 64, "calibration_images": 5, "coreset": 0.5},
     "padim": {"image_size": 64, "calibration_images": 5},
     "nearest-image": {"image_size": 64, "calibration_images": 5},
+    "texture-inspection": {
+        "image_size": 64,
+        "calibration_images": 5,
+        "training_patches": 500,
+        "components": 3,
+        "levels": 2,
+    },
 }  # small ones, for those that are slow with their own
 
 NORMAL = normal_pictures(6)

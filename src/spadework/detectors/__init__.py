@@ -20,6 +20,7 @@ DETECTORS = {
     "patchcore": "spadework.detectors.patchcore:PatchCore",
     "padim": "spadework.detectors.padim:PaDiM",
     "nearest-image": "spadework.detectors.nearest_image:NearestImage",
+    "texture-inspection": "spadework.detectors.texture_inspection:TextureInspection",
 }
 
 

@@ -62,6 +62,8 @@ class HeldOut(Detector):
 
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Image scores and map peaks of the pictures that were held out when the model was made."""
+        if progress:
+            progress("setting the threshold", 0, len(self.held_out_))
         scores, peaks = [], []
         for distances in self.held_out_:
             score, small = self._scores(Judgement(np.asarray(distances)))
