@@ -21,6 +21,7 @@ DETECTORS = {
     "padim": "spadework.detectors.padim:PaDiM",
     "nearest-image": "spadework.detectors.nearest_image:NearestImage",
     "texture-inspection": "spadework.detectors.texture_inspection:TextureInspection",
+    "variation-model": "spadework.detectors.variation_model:VariationModel",
 }
 
 

@@ -22,7 +22,10 @@ class PixelDetector(HeldOut):
 
     def _check_pixels(self) -> None:
         """Raise InputError for a setting of the view, the draw or the map that breaks a rule."""
-        check_smoothing(self.smoothing, self._view())
+        if self.image_size is None:
+            check.not_negative(self.smoothing, "smoothing")  # how large pictures are is not known yet
+        else:
+            check_smoothing(self.smoothing, self._view())
         check.positive_int(self.training_images, "training_images")
         check.share(self.max_false_alarms, "max_false_alarms")
         check.whole(self.calibration_images, "calibration_images")
