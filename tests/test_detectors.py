@@ -48,6 +48,14 @@ SETTINGS = {
         "levels": 2,
     },
     "variation-model": {"image_size": 64, "calibration_images": 5},
+    "cnn-dictionary": {
+        "image_size": 64,
+        "calibration_images": 5,
+        "patch": 8,
+        "stride": 8,
+        "network_size": 32,
+        "training_patches": 200,
+    },
 }  # small ones, for those that are slow with their own
 
 # What compares gray values place by place: to it, stripes of another width in the resized picture are another part.

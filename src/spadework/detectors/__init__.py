@@ -22,6 +22,7 @@ DETECTORS = {
     "nearest-image": "spadework.detectors.nearest_image:NearestImage",
     "texture-inspection": "spadework.detectors.texture_inspection:TextureInspection",
     "variation-model": "spadework.detectors.variation_model:VariationModel",
+    "cnn-dictionary": "spadework.detectors.cnn_dictionary:CnnDictionary",
 }
 
 
