@@ -104,8 +104,8 @@ class Sketch:
         offsets, outside = room[:, : len(rows)]
         np.subtract(rows, self.centre, out=offsets)
         offsets /= self.unit
-        inside = _product(offsets, self.axes.T)
-        np.subtract(offsets, _product(inside, self.axes, out=outside), out=outside)
+        inside = product(offsets, self.axes.T)
+        np.subtract(offsets, product(inside, self.axes, out=outside), out=outside)
         places = np.vstack([inside.T, _norms(outside)])
         slack = np.minimum(4 * ROUNDOFF * _norms(offsets) + 2.0**-60, 64 * LIMIT)  # more than any root: no bound at all
         return np.clip(places, -LIMIT, LIMIT).astype(np.float32), slack.astype(np.float32)
@@ -126,6 +126,10 @@ class Retrieval:
         if self._sketch is not None and rows < len(self._sketch):
             self._sketch = None
         self.rows = rows
+
+    def row(self, index: int) -> np.ndarray:
+        """Return one row, (D,), mapped as long as it is held."""
+        return np.asarray(self._read(index, index + 1)[0])
 
     def nearest(self, vector: np.ndarray, k: int, *, exclude: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` nearest rows, all if there are fewer.
@@ -199,24 +203,22 @@ def _principal_axes(offsets: np.ndarray) -> np.ndarray:
     dimension = offsets.shape[1]
     axes = np.random.default_rng(0).normal(size=(min(AXES, dimension), dimension))
     for _ in range(4):
-        scores = _orthonormal(_product(offsets, axes.T).T)  # (M, S)
-        axes = _orthonormal(_product(offsets.T, scores.T).T)
+        scores = _orthonormal(product(offsets, axes.T).T)  # (M, S)
+        axes = _orthonormal(product(offsets.T, scores.T).T)
     return axes
 
 
 def _orthonormal(rows: np.ndarray) -> np.ndarray:
     """Orthonormal rows that span the same, without what is a millionth of the largest or less, which rounding has spoilt."""
     for _ in range(2):  # once leaves errors up to 1e-2 where lengths differ by a million, twice those of float64
-        vectors, values, _ = np.linalg.svd(
-            _product(rows, rows.T)
-        )  # as `eigh`, which starts threads for 32 x 32 numbers
+        vectors, values, _ = np.linalg.svd(product(rows, rows.T))  # as `eigh`, which starts threads for 32 x 32 numbers
         kept = values > 1e-12 * values.max(initial=0)
-        rows = _product((vectors[:, kept] / np.sqrt(values[kept])).T, rows)
+        rows = product((vectors[:, kept] / np.sqrt(values[kept])).T, rows)
     return rows
 
 
-def _product(left: np.ndarray, right: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """`left @ right` in pieces that OpenBLAS does in one thread, where `right` is the smaller.
+def product(left: np.ndarray, right: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    """Return `left @ right`, float64, in pieces that OpenBLAS does in one thread, where `right` is the smaller.
 
     Its threads go on spinning after a product and take the cores from the search that follows; on a busy machine they wait for each
     other (measured there: choosing axes took 1.2 s with them, 15 ms without).

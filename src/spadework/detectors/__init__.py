@@ -18,6 +18,11 @@ from spadework.errors import MissingExtraError, ModelError
 DETECTORS = {
     "spade": "spadework.detectors.spade:Spade",
     "patchcore": "spadework.detectors.patchcore:PatchCore",
+    "padim": "spadework.detectors.padim:PaDiM",
+    "nearest-image": "spadework.detectors.nearest_image:NearestImage",
+    "texture-inspection": "spadework.detectors.texture_inspection:TextureInspection",
+    "variation-model": "spadework.detectors.variation_model:VariationModel",
+    "cnn-dictionary": "spadework.detectors.cnn_dictionary:CnnDictionary",
 }
 
 

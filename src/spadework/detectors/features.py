@@ -1,4 +1,4 @@
-"""What detectors share that compare pyramids of a network's features: which part of a picture, which levels, which grid."""
+"""What detectors share that compare features of a network: which part of a picture, which levels, which grid."""
 
 from __future__ import annotations
 
@@ -12,40 +12,31 @@ from spadework import check
 from spadework.detectors.base import Detector
 from spadework.errors import InputError
 from spadework.images import View
-from spadework.kernels import KERNELS
 from spadework.pyramid import UPSAMPLINGS, Pyramid, build
 
 
-class PyramidDetector(Detector):
-    """Base of detectors that compare features of a network; its settings are theirs."""
+def check_smoothing(smoothing: float, view: View) -> None:
+    """Raise InputError for a Gaussian on the map that is no number, or wider than the map."""
+    if check.not_negative(smoothing, "smoothing") > max(view.size):
+        raise InputError(
+            f"smoothing must be at most {max(view.size)}, the side of what the method sees, not {smoothing}."
+        )
+
+
+class NetworkDetector(Detector):
+    """Base of detectors that run a network; its settings are theirs."""
 
     needs: ClassVar[str] = "pyramid"
 
     image_size: int | Sequence[int]
     crop: int | Sequence[int] | None
-    levels: Sequence[int] | None
-    grid_stride: int
-    pooling: int
-    upsampling: str
-    kernel: str
 
-    def _check_features(self) -> None:
-        """Raise InputError for a setting of the features, the view or the map that breaks a rule."""
-        for name in ("grid_stride", "pooling"):
-            check.positive_int(getattr(self, name), name)
-        if self.pooling % 2 == 0:
-            raise InputError(f"pooling must be odd, so that a neighbourhood has a centre, not {self.pooling}.")
-        check.one_of(self.upsampling, "upsampling", UPSAMPLINGS)
-        check.one_of(self.kernel, "kernel", {"auto", *KERNELS})
+    def _check_network(self) -> None:
+        """Raise InputError for a setting of the network or the view that breaks a rule."""
         check.path(self.backbone, "backbone")
         if self.weights is not None:
             check.path(self.weights, "weights")
-        self._wanted_levels()
         view = self._view()
-        if check.not_negative(self.smoothing, "smoothing") > max(view.size):
-            raise InputError(
-                f"smoothing must be at most {max(view.size)}, the side of what the network sees, not {self.smoothing}."
-            )
         if self.crop is not None and (view.resize[0] < max(view.size) or len(view.resize) != 1):
             raise InputError(
                 f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
@@ -57,6 +48,26 @@ class PyramidDetector(Detector):
             return View(size)
         crop = check.size(self.crop, "crop")
         return View((size[0],) if size[0] == size[1] else size, crop)
+
+
+class PyramidDetector(NetworkDetector):
+    """Base of detectors that compare features place by place; its settings are theirs."""
+
+    levels: Sequence[int] | None
+    grid_stride: int
+    pooling: int
+    upsampling: str
+
+    def _check_features(self) -> None:
+        """Raise InputError for a setting of the features, the view or the map that breaks a rule."""
+        for name in ("grid_stride", "pooling"):
+            check.positive_int(getattr(self, name), name)
+        if self.pooling % 2 == 0:
+            raise InputError(f"pooling must be odd, so that a neighbourhood has a centre, not {self.pooling}.")
+        check.one_of(self.upsampling, "upsampling", UPSAMPLINGS)
+        self._check_network()
+        self._wanted_levels()
+        check_smoothing(self.smoothing, self._view())
 
     def _pyramid(self, view: np.ndarray) -> Pyramid:
         maps, vectors = self.backbone_(view[None])

@@ -33,7 +33,7 @@ from spadework.coreset import greedy
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.reading import Progress, Seen
 from spadework.errors import InputError
-from spadework.kernels import Nearest, get_kernel, kernel_name, pruned
+from spadework.kernels import KERNELS, Nearest, get_kernel, kernel_name, pruned
 from spadework.prediction import Judgement
 from spadework.pyramid import descriptors
 from spadework.storage import ModelFolder
@@ -130,6 +130,7 @@ class PatchCore(PyramidDetector):
 
     def _check_settings(self) -> None:
         self._check_features()
+        check.one_of(self.kernel, "kernel", {"auto", *KERNELS})
         check.one_of(self.image_score, "image_score", IMAGE_SCORES)
         if self.coreset != 1:  # all patches
             check.share(self.coreset, "coreset")
