@@ -6,6 +6,7 @@ SpadeworkError
 │   └── DatasetError                 a folder is not a data set of a known layout
 ├── ModelError                       a model file is damaged, newer, or made for something else
 ├── BackboneError                    a network's weights are missing or do not fit
+├── TrainingError                    a network cannot be trained with these settings on these pictures
 ├── OutputError (OSError)            a result cannot be written
 │   └── NameTakenError               something else stands where one picture's results go
 └── MissingExtraError (ImportError)  an optional part is not installed
@@ -42,6 +43,10 @@ class ModelError(SpadeworkError):
 
 class BackboneError(SpadeworkError):
     """A network cannot be found, loaded or exported."""
+
+
+class TrainingError(SpadeworkError):
+    """A training came to no end: its loss is NaN or infinite."""
 
 
 class OutputError(SpadeworkError, OSError):
