@@ -33,7 +33,7 @@ class Small(TrainedDetector):
 
     def __init__(
         self, image_size=8, epochs=3, batch_size=3, learning_rate=0.01, held_out=0.25, device="cpu", checkpoints=None,
-        smoothing=0.0, max_false_alarms=0.1, threads=None, seed=0, poison=None,
+        smoothing=0.0, max_false_alarms=0.1, threads=1, seed=0, poison=None,
     ):  # fmt: skip
         for key, value in list(locals().items()):
             if key not in ("self", "__class__"):
