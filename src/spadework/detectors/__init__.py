@@ -18,6 +18,13 @@ from spadework.errors import ModelError
 DETECTORS = {
     "spade": "spadework.detectors.spade:Spade",
     "patchcore": "spadework.detectors.patchcore:PatchCore",
+    "ae-l2": "spadework.detectors.ae_l2:AutoencoderL2",
+    "ae-ssim": "spadework.detectors.ae_ssim:AutoencoderSSIM",
+    "anogan": "spadework.detectors.anogan:AnoGAN",
+    "ganomaly": "spadework.detectors.ganomaly:GANomaly",
+    "geom": "spadework.detectors.geom:Geom",
+    "itae": "spadework.detectors.itae:ITAE",
+    "cavga-ru": "spadework.detectors.cavga:CAVGARu",
 }
 
 
