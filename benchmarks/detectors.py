@@ -3,7 +3,8 @@
     python benchmarks/detectors.py DATASET...
     python benchmarks/detectors.py --tiny
 
-Everyday settings of each; those that train a network are scaled down as their `quick()` says, and left out with --tiny. The data sets are not part of the project; docs/datasets.md says where they come from.
+Everyday settings of each; those that train a network are scaled down as their `quick()` says, and left out with --tiny.
+The data sets are not part of the project; docs/datasets.md says where they come from.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class ITAE(TrainedDetector):
         self.seed = seed
 
     def _check_settings(self) -> None:
-        self._check_training(multiple=16, least=16)
+        self._check_training(multiple=16, least=32)
         check.positive_int(self.width, "width")
         check.one_of(self.image_score, "image_score", IMAGE_SCORES)
 
