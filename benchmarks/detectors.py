@@ -3,13 +3,15 @@
     python benchmarks/detectors.py DATASET...
     python benchmarks/detectors.py --tiny
 
-Everyday settings of each. The data sets are not part of the project; docs/datasets.md says where they come from.
+Everyday settings of each; those that train a network are scaled down as their `quick()` says, and left out with --tiny.
+The data sets are not part of the project; docs/datasets.md says where they come from.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from common import finish, parser
@@ -17,7 +19,8 @@ from common import finish, parser
 from spadework.benchmark import run_benchmark
 from spadework.datasets import open_dataset
 from spadework.datasets.synthetic import CATEGORIES, write_dataset
-from spadework.detectors import DETECTORS
+from spadework.detectors import DETECTORS, get_detector
+from spadework.evaluation import Evaluation
 
 COLUMNS = {
     "data": "set",
@@ -36,6 +39,21 @@ COLUMNS = {
 }
 
 
+def evaluations(root: Path, *, tiny: bool) -> Iterator[Evaluation]:
+    for name in DETECTORS:
+        quick = get_detector(name).QUICK
+        if tiny and quick:
+            continue
+        settings = {"image_size": 64} if tiny else dict(quick)
+        found = run_benchmark(
+            open_dataset(root),
+            detectors=[name],
+            settings=settings,
+            announce=lambda run: print(run, file=sys.stderr),
+        )
+        yield from found.evaluations
+
+
 def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("dataset", nargs="*")
@@ -46,14 +64,7 @@ def main() -> int:
         some = {"n_train": 8, "n_good": 2, "n_per_defect": 1, "size": 64} if options.tiny else {"n_train": 60}
         write_dataset(rendered, categories=["gear"] if options.tiny else list(CATEGORIES), **some)
         for root in [rendered, *options.dataset]:
-            settings = {"image_size": 64} if options.tiny else {}
-            found = run_benchmark(
-                open_dataset(root),
-                detectors=list(DETECTORS),
-                settings=settings,
-                announce=lambda name: print(name, file=sys.stderr),
-            )
-            for each in found.evaluations:
+            for each in evaluations(root, tiny=options.tiny):
                 counts = each.counts or {}
                 told = {
                     "set": each.row["category"],

@@ -34,12 +34,14 @@ def normal_pictures(n: int, size: tuple[int, int] = (64, 64), *, start: int = 0)
     return [normal_picture(index, size) for index in range(start, start + n)]
 
 
-def defective_picture(index: int = 99, size: tuple[int, int] = (64, 64)) -> tuple[np.ndarray, np.ndarray]:
+def defective_picture(
+    index: int = 99, size: tuple[int, int] = (64, 64), *, colour: tuple[int, int, int] = (250, 30, 240)
+) -> tuple[np.ndarray, np.ndarray]:
     """A normal picture with a bright square off its centre, and the mask of it."""
     picture, mask = normal_picture(index, size), np.zeros(size, bool)
     top, left, side = size[0] // 8, size[1] * 5 // 8, min(size) // 4
     mask[top : top + side, left : left + side] = True
-    picture[mask] = (250, 30, 240)
+    picture[mask] = colour
     return picture, mask
 
 

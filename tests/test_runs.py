@@ -70,7 +70,7 @@ def never(*arguments, **options):
 
 
 def test_a_setting_goes_to_the_detectors_that_have_it(root):
-    rows = measure(root, "all", settings={**TINY, "kappa": 2, "coreset": 0.5}).rows
+    rows = measure(root, "spade", "patchcore", settings={**TINY, "kappa": 2, "coreset": 0.5}).rows
     found = {row["detector"]: row["settings"] for row in rows}
     assert (found["spade"]["kappa"], found["patchcore"]["coreset"]) == (2, 0.5)
     assert "kappa" not in found["patchcore"]
@@ -240,18 +240,18 @@ def test_cores_are_shared_out_unless_set_by_hand(monkeypatch):
 
 
 def test_nothing_is_done_twice_and_nothing_old_is_taken_for_new(root, results, tmp_path, monkeypatch):
-    first = measure(root, "all", categories=[], results=results)
+    first = measure(root, "spade", "patchcore", categories=[], results=results)
     with monkeypatch.context() as patch:
         patch.setattr(benchmark, "perform", never)
-        again = measure(root, "all", categories=[], results=results)
+        again = measure(root, "spade", "patchcore", categories=[], results=results)
         assert (again.rows, again.reused) == (first.rows, 4)
-        threads = measure(root, "all", categories=[], results=results, settings={**TINY, "threads": 1})
+        threads = measure(root, "spade", "patchcore", categories=[], results=results, settings={**TINY, "threads": 1})
         assert threads.reused == 4  # they change no answer
         shutil.copytree(root, tmp_path / "moved")
-        assert measure(tmp_path / "moved", "all", categories=[], results=results).reused == 4
+        assert measure(tmp_path / "moved", "spade", "patchcore", categories=[], results=results).reused == 4
     picture = tmp_path / "moved" / "bolt" / "test" / "good" / "000.png"
     picture.write_bytes(picture.read_bytes() + bytes(10))  # as many pictures, but not the same
-    assert measure(tmp_path / "moved", "all", categories=[], results=results).reused == 2
+    assert measure(tmp_path / "moved", "spade", "patchcore", categories=[], results=results).reused == 2
     assert measure(root, results=results, settings={**TINY, "kappa": 2}).reused == 0
     assert measure(root, results=results, seeds=[7]).reused == 0
     assert measure(root, results=results, pro_limit=0.2).reused == 0

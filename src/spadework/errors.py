@@ -7,6 +7,7 @@ SpadeworkError
 ├── ModelError                       a model file is damaged, newer, or made for something else
 ├── BackboneError                    a network's weights are missing or do not fit
 ├── DamagedResultError               a file of results is cut off, edited or damaged
+├── TrainingError                    a network cannot be trained with these settings on these pictures
 ├── OutputError (OSError)            a result cannot be written
 │   └── NameTakenError               something else stands where one picture's results go
 └── MissingExtraError (ImportError)  an optional part is not installed
@@ -47,6 +48,10 @@ class BackboneError(SpadeworkError):
 
 class DamagedResultError(SpadeworkError):
     """A file in a folder of results cannot be used: cut off, edited, damaged, or of a newer version."""
+
+
+class TrainingError(SpadeworkError):
+    """A training came to no end: its loss is NaN or infinite."""
 
 
 class OutputError(SpadeworkError, OSError):

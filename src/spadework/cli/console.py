@@ -65,9 +65,10 @@ def progress_bar() -> Iterator[Progress | None]:
         tasks: dict[str, Any] = {}
 
         def step(what: str, done: int, total: int) -> None:
-            if what not in tasks or bar.tasks[tasks[what]].completed > done:  # a new round of the same work
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total, visible=done < total)
+            work = what.partition(" · ")[0]  # after it stands what changes from step to step, such as a loss
+            if work not in tasks or bar.tasks[tasks[work]].completed > done:  # a new round of the same work
+                tasks[work] = bar.add_task(what, total=total)
+            bar.update(tasks[work], description=what, completed=done, total=total, visible=done < total)
 
         yield step
 

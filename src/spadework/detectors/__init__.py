@@ -23,6 +23,13 @@ DETECTORS = {
     "texture-inspection": "spadework.detectors.texture_inspection:TextureInspection",
     "variation-model": "spadework.detectors.variation_model:VariationModel",
     "cnn-dictionary": "spadework.detectors.cnn_dictionary:CnnDictionary",
+    "ae-l2": "spadework.detectors.ae_l2:AutoencoderL2",
+    "ae-ssim": "spadework.detectors.ae_ssim:AutoencoderSSIM",
+    "anogan": "spadework.detectors.anogan:AnoGAN",
+    "ganomaly": "spadework.detectors.ganomaly:GANomaly",
+    "geom": "spadework.detectors.geom:Geom",
+    "itae": "spadework.detectors.itae:ITAE",
+    "cavga-ru": "spadework.detectors.cavga:CAVGARu",
 }
 
 

@@ -434,7 +434,7 @@ class Detector(Settings, ABC):
         answering = sorted(set(header["arrays"]) - set(SEARCH_INDEX))  # that only makes answers come faster
         arrays = {key: [header["arrays"][key][part] for part in ("rows", "crc32")] for key in answering}
         # Where the network lies and how many threads run changes nothing: the backbone's hash says which network it is.
-        elsewhere = {"threads", "weights", "backbone", "max_false_alarms"}
+        elsewhere = {"threads", "weights", "backbone", "max_false_alarms", "device", "checkpoints"}
         settings = {key: value for key, value in self.settings().items() if key not in elsewhere}
         backbone = header["backbone"]["hash"] if header["backbone"] else None
         content = [header["detector"], settings, backbone, header["calibration"], arrays]
