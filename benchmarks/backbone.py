@@ -142,7 +142,7 @@ def main() -> int:
     arguments.add_argument("network", nargs="*", default=["embedded"])
     arguments.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the rendered parts")
     arguments.add_argument("--data", type=Path, nargs="*", default=[], help="folders of real data sets")
-    arguments.add_argument("--detector", nargs="+", default=["spade"], help="detectors")
+    arguments.add_argument("--detector", nargs="+", default=["spade"], help="of the first network; others take the first")
     arguments.add_argument("--keep", type=Path, help="folder for the rendered parts; used again if they are there")
     arguments.add_argument(
         "--levels", type=lambda text: [int(level) for level in text.split(",")], help="as in Spade(levels=...)"
@@ -164,10 +164,10 @@ def run(options: argparse.Namespace, temporary: Path) -> list[Row]:
     if options.levels:
         settings["levels"] = options.levels
     rows: list[Row] = []
-    for given_name in options.network:
+    for place, given_name in enumerate(options.network):
         label, _, name = given_name.rpartition("=")
         known = about(name, pictures, angles)
-        for detector in options.detector:
+        for detector in options.detector[: 1 if place else None]:
             head = {"network": label or name, "detector": detector}
             if folders:
                 seeds = ", ".join(map(str, options.seeds))

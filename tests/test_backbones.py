@@ -60,8 +60,8 @@ def tiny(tmp_path) -> Path:
 
 
 def test_the_embedded_network_says_what_it_is(embedded):
-    assert (embedded.name, embedded.strides, embedded.channels) == ("embedded", (4, 8, 16), (48, 96, 192))
-    assert (embedded.global_dim, embedded.multiple, embedded.fixed_size, embedded.notes) == (384, 16, None, ())
+    assert (embedded.name, embedded.strides, embedded.channels) == ("embedded", (4, 8, 16), (64, 128, 256))
+    assert (embedded.global_dim, embedded.multiple, embedded.fixed_size, embedded.notes) == (1024, 16, None, ())
     assert embedded.mean == (0.485, 0.456, 0.406) and embedded.std == (0.229, 0.224, 0.225)
     assert "embedded" in repr(embedded) and embedded.hash[:12] in repr(embedded)
 
@@ -79,9 +79,9 @@ def test_shapes_follow_the_picture(embedded, size, count):
     if count == 3 and size == (256, 256):
         count = 2
     levels, vectors = embedded(pictures(count, *size))
-    expected = [(count, c, size[0] // s, size[1] // s) for c, s in zip((48, 96, 192), (4, 8, 16), strict=True)]
+    expected = [(count, c, size[0] // s, size[1] // s) for c, s in zip((64, 128, 256), (4, 8, 16), strict=True)]
     assert [level.shape for level in levels] == expected
-    assert vectors.shape == (count, 384)
+    assert vectors.shape == (count, 1024)
     assert {values.dtype for values in [*levels, vectors]} == {np.dtype(np.float32)}
     assert all(np.isfinite(values).all() for values in [*levels, vectors])
 
@@ -432,7 +432,7 @@ def test_the_list_names_everything():
     names = [info.name for info in list_backbones()]
     assert names == ["embedded", PAPER, "FILE.onnx", "timm:NAME", "torchvision:NAME"]
     first = list_backbones()[0]
-    assert (first.available, first.why, first.strides, first.channels) == (True, "", (4, 8, 16), (48, 96, 192))
+    assert (first.available, first.why, first.strides, first.channels) == (True, "", (4, 8, 16), (64, 128, 256))
     assert all(info.available or info.why for info in list_backbones())
 
 

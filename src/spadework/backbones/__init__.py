@@ -19,7 +19,7 @@ EMBEDDED = "embedded"
 PAPER = "timm:wide_resnet50_2.tv_in1k"
 
 EMBEDDED_FILE = Path(__file__).with_name("embedded.onnx")
-EMBEDDED_SHA256 = "0537ee88d88669597184b7403ae23b32d6a61d1a5082feeaeed792736b498b66"
+EMBEDDED_SHA256 = "f9828a2bd08b35253a6f6eafb4af6659ada2000d9b0698445906a861c208815e"
 
 _REINSTALL = "embedded.onnx is missing from the installation or damaged: reinstall spadework"
 _EXTRA = "the extra 'timm': pip install 'spadework[timm]' (in a clone: pip install -e '.[timm]')"
@@ -65,7 +65,7 @@ def open_backbone(
         MissingExtraError: the network must be exported first and the extra is not installed.
 
     >>> open_backbone().channels
-    (48, 96, 192)
+    (64, 128, 256)
     """
     kind, _, rest = name.partition(":")
     if kind not in export.KINDS and weights is not None:
@@ -105,8 +105,8 @@ def list_backbones() -> list[BackboneInfo]:
 
 def _embedded_info() -> BackboneInfo:
     there = EMBEDDED_FILE.is_file()
-    text = "small ResNet-18 trained on Tiny ImageNet, inside the package"
-    return BackboneInfo(EMBEDDED, text, (4, 8, 16), (48, 96, 192), "nothing", there, "" if there else _REINSTALL)
+    text = "small residual network trained on Tiny ImageNet, inside the package"
+    return BackboneInfo(EMBEDDED, text, (4, 8, 16), (64, 128, 256), "nothing", there, "" if there else _REINSTALL)
 
 
 def _paper_info(why: str) -> BackboneInfo:
