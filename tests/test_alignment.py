@@ -68,6 +68,17 @@ def test_two_rendered_gears_lie_as_they_were_put():
     assert found.agreement > 0.85 > correlation(first, second)
 
 
+def test_a_defect_is_not_moved_out_of_sight():
+    """Stripes agree with themselves a period farther on: perfectly, where that pushes a bright square over the border."""
+    y, x = np.mgrid[:64, :64]
+    stripes = (110 + 40 * np.sin((x + 0.3 * y) / 4)).astype(np.float32)
+    picture = stripes.copy()
+    picture[8:24, 40:56] = 240
+    found = Aligner(stripes).find(picture)  # along the stripes it may lie anywhere
+    assert abs(found.angle) < 10
+    assert found.known((64, 64))[8:24, 40:56].mean() > 0.7
+
+
 @pytest.mark.parametrize("value", [0.0, 255.0])
 def test_a_picture_that_shows_nothing_is_no_error(value):
     plain = np.full((120, 120), value, np.float32)

@@ -14,6 +14,7 @@ Enhanced Correlation Coefficient Maximization.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -23,7 +24,8 @@ FINE = 96
 STEP = 3.0
 CANDIDATES = 6
 APART = 7.0  # degrees between candidates
-OVERLAP = 0.5  # share of the reference that must be seen
+REACH = 0.2  # the farthest shift after a turn about the middle, in sides
+OVERLAP = 0.75  # share of the reference's inscribed ellipse that must be seen, which is what such a shift leaves
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,16 @@ class Aligner:
         self._small = [_scaled(reference, scale) for scale in self._scales]
         self._full = _scaled(reference, 1.0)
         self._window = _window(self._small[0].shape)
+        shifts = [np.minimum(np.arange(side), side - np.arange(side)) / side for side in self._window.shape]
+        self._far = np.hypot(shifts[0][:, None], shifts[1]) > REACH
         self._spectrum = np.fft.rfft2(_flat(self._small[0], self._window))
 
     def find(self, picture: np.ndarray) -> Motion:
         """Return how a picture, float32 (h, w), lies. One that shows nothing agrees with nothing: it stays where it is."""
         coarse, fine = (_scaled(picture, scale) for scale in self._scales)
-        starts = [_rescaled(matrix, self._scales[1] / self._scales[0]) for matrix in self._candidates(coarse)]
+        starts = [
+            _rescaled(matrix, self._scales[1] / self._scales[0]) for matrix in (STILL.matrix, *self._candidates(coarse))
+        ]
         found = [self._refine(self._small[1], fine, matrix) for matrix in starts]
         best = max(found, key=lambda motion: motion.agreement)
         matrix = _rescaled(best.matrix, 1 / self._scales[1])
@@ -104,6 +110,7 @@ class Aligner:
         turned = cv2.warpAffine(flat, turn, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         cross = np.fft.rfft2(turned) * np.conj(self._spectrum)
         correlation = np.fft.irfft2(cross / np.sqrt(np.abs(cross) + 1e-12), s=flat.shape)
+        correlation[self._far] = -np.inf
         peak = int(correlation.argmax())
         dy, dx = (
             place if place <= side // 2 else place - side
@@ -135,11 +142,11 @@ def correlation(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def _agreement(reference: np.ndarray, picture: np.ndarray, matrix: np.ndarray) -> Motion:
+    """Over the whole reference, the picture's border going on: over what both show alone, a motion that moves a defect out of sight would win."""
     motion = Motion(matrix, -1.0)
-    seen = motion.seen(reference.shape)
-    if seen.mean() < OVERLAP:
+    if motion.seen(reference.shape)[_window(reference.shape) > 0].mean() < OVERLAP:
         return motion
-    return Motion(matrix, correlation(reference[seen], motion.to_reference(picture)[seen]))
+    return Motion(matrix, correlation(reference, motion.to_reference(picture)))
 
 
 def _inside(matrix: np.ndarray, shape: tuple[int, ...], flags: int) -> np.ndarray:
@@ -170,11 +177,14 @@ def _turned(angle: float, shape: tuple[int, ...]) -> np.ndarray:
     return np.array([[cosine, -sine, x - cosine * x + sine * y], [sine, cosine, y - sine * x - cosine * y]])
 
 
+@lru_cache(maxsize=8)
 def _window(shape: tuple[int, ...]) -> np.ndarray:
     """1 in the middle, falling to 0 at the inscribed ellipse: what turns within it stays within the picture."""
     y, x = (np.linspace(-1, 1, side) for side in shape)
     radius = np.sqrt(y[:, None] ** 2 + x**2)
-    return np.asarray(np.cos(np.clip((radius - 0.6) / 0.4, 0, 1) * np.pi) / 2 + 0.5, np.float32)
+    window = np.asarray(np.cos(np.clip((radius - 0.6) / 0.4, 0, 1) * np.pi) / 2 + 0.5, np.float32)
+    window.setflags(write=False)  # cached: shared by every caller
+    return window
 
 
 def _flat(picture: np.ndarray, window: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ class TextureInspection(PixelDetector):
     )
     source: ClassVar[str] = "Boettger and Ulrich 2016"
     cannot: ClassVar[str] = "objects: textures only"
-    cost: ClassVar[str] = "half a minute to fit, 1 s a picture"
+    cost: ClassVar[str] = "10 s to fit, 0.8 s a picture"
     QUICK: ClassVar[Mapping[str, Any]] = {"image_size": 256, "training_patches": 5000, "calibration_images": 20}
 
     def __init__(

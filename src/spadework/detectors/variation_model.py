@@ -69,7 +69,7 @@ class VariationModel(PixelDetector):
     summary: ClassVar[str] = "gray value less the normal one at that place, by its deviation; map and image score"
     source: ClassVar[str] = "Steger, Ulrich and Wiedemann 2018, section 3.4.1.2"
     cannot: ClassVar[str] = "textures and parts that cannot be aligned"
-    cost: ClassVar[str] = "20 s to fit, 0.2 s a picture"
+    cost: ClassVar[str] = "seconds to fit, 25 ms a picture"
 
     def __init__(
         self,
