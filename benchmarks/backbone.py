@@ -142,7 +142,9 @@ def main() -> int:
     arguments.add_argument("network", nargs="*", default=["embedded"])
     arguments.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the rendered parts")
     arguments.add_argument("--data", type=Path, nargs="*", default=[], help="folders of real data sets")
-    arguments.add_argument("--detector", nargs="+", default=["spade"], help="of the first network; others take the first")
+    arguments.add_argument(
+        "--detector", nargs="+", default=["spade"], help="of the first network; others take the first"
+    )
     arguments.add_argument("--keep", type=Path, help="folder for the rendered parts; used again if they are there")
     arguments.add_argument(
         "--levels", type=lambda text: [int(level) for level in text.split(",")], help="as in Spade(levels=...)"

@@ -440,6 +440,18 @@ def test_saved_and_loaded_is_the_same(name, fitted, tmp_path):
     assert told(load_detector(moved)) == told(fitted)
 
 
+def test_a_network_is_refused_where_none_is_used(name, fitted, tmp_path):
+    path = fitted.save(tmp_path / "m.spade")
+    if "backbone" in fitted.setting_names():
+        assert told(load_detector(path, backbone="embedded")) == told(fitted)
+        return
+    for given in ({"backbone": "embedded"}, {"weights": "w.pth"}):
+        with pytest.raises(
+            InputError, match=rf"{name} uses no network, so it takes no {next(iter(given))}: leave it out"
+        ):
+            load_detector(path, **given)
+
+
 def test_fitting_onto_a_path_is_fitting_and_saving(name, fitted, tmp_path):
     model = make(name).fit(NORMAL, path=tmp_path / "deep" / "m.spade")
     assert told(model) == told(fitted) == told(load_detector(tmp_path / "deep" / "m.spade"))

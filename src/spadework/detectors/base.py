@@ -398,6 +398,7 @@ class Detector(Settings, ABC):
             threads: of the network and of the search; None for the default.
 
         Raises:
+            InputError: `backbone` or `weights` for a method that uses no network.
             ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when the network
                 is first needed: looking at a model needs none.
         """
@@ -407,10 +408,11 @@ class Detector(Settings, ABC):
         known = inspect.signature(cls.__init__).parameters
         settings = {key: value for key, value in folder.header["settings"].items() if key in known}
         settings["threads"] = threads
-        if backbone is not None:
-            settings["backbone"] = backbone
-        if weights is not None:
-            settings["weights"] = os.fspath(weights)
+        for name, value in (("backbone", backbone), ("weights", None if weights is None else os.fspath(weights))):
+            if value is not None and name not in known:
+                raise InputError(f"{path}: {cls.name} uses no network, so it takes no {name}: leave it out.")
+            if value is not None:
+                settings[name] = value
         detector = cls(**settings)
         while True:
             try:
