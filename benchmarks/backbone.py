@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import cv2
@@ -43,7 +42,6 @@ COLUMNS = {
     "turned, hole": "hole",
     "turned, full": "full",
     "turned, tooth, nearest 5": "tooth5",
-    "ms": "forward_ms",
     "MB": "megabytes",
 }
 
@@ -87,17 +85,6 @@ def retrieval(vectors: np.ndarray, angles: np.ndarray) -> Row:
     return row
 
 
-def forward_ms(name: str, size: int) -> float:
-    backbone = open_backbone(name)
-    picture = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-    times = []
-    for _ in range(15):
-        start = time.perf_counter()
-        backbone(picture)
-        times.append(time.perf_counter() - start)
-    return round(min(times) * 1e3, 1)
-
-
 def gears(seed: int, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (n, size, size, 3) and how far each gear is turned, in degrees."""
     pictures = np.stack([render("gear", index=index, seed=seed, size=size)[0] for index in range(count)])
@@ -132,7 +119,6 @@ def about(name: str, pictures: np.ndarray, angles: np.ndarray) -> Row:
     megabytes = round(backbone.path.stat().st_size / 1e6, 2)
     return {
         **retrieval(backbone(pictures)[1], angles),
-        "forward_ms": forward_ms(name, pictures.shape[1]),
         "megabytes": megabytes,
     }
 

@@ -1,6 +1,6 @@
 """Every detector on the same pictures, with the same network: rendered parts, and real data sets if given.
 
-    python benchmarks/detectors.py DATASET...
+    python benchmarks/detectors.py [--detector NAME...] DATASET...
     python benchmarks/detectors.py --tiny
 
 Everyday settings of each; those that train a network are scaled down as their `quick()` says, and left out with --tiny.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common import finish, parser
@@ -39,8 +39,8 @@ COLUMNS = {
 }
 
 
-def evaluations(root: Path, *, tiny: bool) -> Iterator[Evaluation]:
-    for name in DETECTORS:
+def evaluations(root: Path, names: Sequence[str], *, tiny: bool) -> Iterator[Evaluation]:
+    for name in names:
         quick = get_detector(name).QUICK
         if tiny and quick:
             continue
@@ -57,6 +57,7 @@ def evaluations(root: Path, *, tiny: bool) -> Iterator[Evaluation]:
 def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("dataset", nargs="*")
+    arguments.add_argument("--detector", nargs="+", choices=list(DETECTORS), default=list(DETECTORS))
     options = arguments.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +65,7 @@ def main() -> int:
         some = {"n_train": 8, "n_good": 2, "n_per_defect": 1, "size": 64} if options.tiny else {"n_train": 60}
         write_dataset(rendered, categories=["gear"] if options.tiny else list(CATEGORIES), **some)
         for root in [rendered, *options.dataset]:
-            for each in evaluations(root, tiny=options.tiny):
+            for each in evaluations(root, options.detector, tiny=options.tiny):
                 counts = each.counts or {}
                 told = {
                     "set": each.row["category"],

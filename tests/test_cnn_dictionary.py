@@ -13,6 +13,7 @@ from spadework.detectors.cnn_dictionary import (
     normalised,
     overlapping_mean,
     patch_corners,
+    pooled_level,
     principal_axes,
 )
 from spadework.errors import InputError
@@ -68,7 +69,7 @@ def test_entries_and_distances_are_those_of_brute_force():
 
     def vectors(picture):
         patches = [cv2.resize(picture[y : y + 16, x : x + 16], (16, 16)) for y, x in corners]
-        found = np.array([model.backbone_(patch[None])[1][0] for patch in patches], np.float64)
+        found = np.array([pooled_level(model.backbone_(patch[None])[0][-1]) for patch in patches], np.float64)
         return found / abs(found).sum(axis=1, keepdims=True)
 
     everything = np.concatenate([vectors(picture) for picture in PICTURES])  # more than were learnt from

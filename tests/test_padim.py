@@ -79,10 +79,10 @@ def test_maps_are_those_of_the_plain_recipe():
 def test_channels_are_a_seeded_draw():
     model = PaDiM(**SMALL).fit(PICTURES)
     assert len(model.channels_) == len(set(model.channels_.tolist())) == 100
-    assert model.channels_.max() < 336
+    assert model.channels_.max() < 448
     np.testing.assert_array_equal(PaDiM(**SMALL).fit(PICTURES[:2]).channels_, model.channels_)
     assert PaDiM(**SMALL, seed=1).fit(PICTURES[:2]).channels_.tolist() != model.channels_.tolist()
-    assert PaDiM(**SMALL, channels=None, levels=(1,)).fit(PICTURES[:2]).channels_.tolist() == list(range(48))
+    assert PaDiM(**SMALL, channels=None, levels=(1,)).fit(PICTURES[:2]).channels_.tolist() == list(range(64))
 
 
 def test_a_picture_is_held_out_with_its_fold(monkeypatch):
@@ -118,7 +118,7 @@ def test_the_paper_s_settings():
     ("setting", "value", "told"),
     [
         ("channels", 0, "channels must be at least 1"),
-        ("channels", 337, "channels must be at most 336"),
+        ("channels", 449, "channels must be at most 448"),
         ("upsampling", "cubic", "upsampling must be one of"),
         ("smoothing", 65, "smoothing must be at most 64"),
         ("crop", 65, "crop 65 does not fit"),

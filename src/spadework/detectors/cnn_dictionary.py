@@ -8,8 +8,9 @@ Recipe, with how sure each part is: patches of 16 x 16, brought to the network's
 them; objects at 256 x 256, textures at 512; stride 4; gray pictures tripled (certain, from the paper and the protocol of the MVTec AD baselines). A patch's
 score is its mean Euclidean distance to the nearest `nearest` entries, one here; a pixel's the mean over the patches that hold it (recalled).
 How many patches the dictionary was learnt from is not known: `training_patches` are drawn at random here, 10,000 as for the other baselines.
-Substitutions: features are the network's global vector, whatever network it is; the embedded one, trained on pictures of 64 x 64, gets patches of that
-size. `features="convolutional"` is a shortcut and another method: one pass over the whole picture, and for each place of its deepest level the
+Substitutions: features are the network's global vector, whatever network it is. The embedded one, trained on pictures of 64 x 64, gets patches of that
+size; its global vector tells places apart, so the mean of its deepest level stands for it.
+`features="convolutional"` is a shortcut and another method: one pass over the whole picture, and for each place of its deepest level the
 mean over a window of a patch's size (at least one place). These features see far beyond their patch, which the dictionary's do not.
 
 What the threshold rests on: pictures that were not learnt from, scored by the very model that is kept.
@@ -27,6 +28,7 @@ import cv2
 import numpy as np
 
 from spadework import check
+from spadework.backbones import EMBEDDED
 from spadework.detectors.features import NetworkDetector, check_smoothing
 from spadework.detectors.held_out import Draw, HeldOut
 from spadework.detectors.reading import PASSES, Seen, work_ahead
@@ -203,12 +205,14 @@ class CnnDictionary(HeldOut, NetworkDetector):
     def _run(self, view: np.ndarray, corners: np.ndarray) -> np.ndarray:
         """L1-normalised features (n, D) of the patches at these corners, each run through the network alone."""
         side, size = self.patch, (self.network_size, self.network_size)
+        embedded = os.fspath(self.backbone) == EMBEDDED  # whose global vector tells places apart: no pooled features
 
         def vector(corner: np.ndarray) -> np.ndarray:
             y, x = corner
             patch = view[y : y + side, x : x + side]
             grown = np.asarray(cv2.resize(patch, size, interpolation=cv2.INTER_LINEAR))
-            return np.asarray(self.backbone_(grown[None])[1][0])
+            levels, vectors = self.backbone_(grown[None])
+            return pooled_level(levels[-1]) if embedded else np.asarray(vectors[0])
 
         threads = 1 if self.backbone_.threads == 1 else PASSES
         found = list(work_ahead(corners, vector, threads=threads))
@@ -252,6 +256,11 @@ def overlapping_mean(scores: np.ndarray, corners: np.ndarray, patch: int, size: 
         total[y : y + patch, x : x + patch] += score
         count[y : y + patch, x : x + patch] += 1
     return total / count
+
+
+def pooled_level(level: np.ndarray) -> np.ndarray:
+    """Return the mean (C,) of a level (1, C, H, W)."""
+    return np.asarray(level[0].mean(axis=(1, 2)))
 
 
 def normalised(features: np.ndarray) -> np.ndarray:

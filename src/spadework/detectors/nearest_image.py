@@ -64,7 +64,7 @@ class NearestImage(NetworkDetector):
     source: ClassVar[str] = "Cohen and Hoshen 2020, section 3.2, arXiv:2005.02357"
     localises: ClassVar[bool] = False
     cannot: ClassVar[str] = "say where"
-    cost: ClassVar[str] = "one forward pass a picture; 1.5 KB a normal picture"
+    cost: ClassVar[str] = "one forward pass a picture; 4 KB a normal picture"
 
     def __init__(
         self,
