@@ -36,7 +36,6 @@ COLUMNS = {
     "pixel AP": "pixel_ap",
     "gain": "gain",
     "its standard error": "error",
-    "ms a picture": "ms",
 }
 
 
@@ -119,9 +118,9 @@ VARIANTS: list[tuple[str, str, dict[str, Any], Callable[[Levels], Levels] | None
 ]
 
 
-def measured(folders: list[Path], settings: Row, change: Callable[[Levels], Levels] | None) -> tuple[np.ndarray, float]:
-    """Measures (renderings and categories, 4), and milliseconds a picture."""
-    found, times = [], []
+def measured(folders: list[Path], settings: Row, change: Callable[[Levels], Levels] | None) -> np.ndarray:
+    """Measures, (renderings and categories, 4)."""
+    found = []
     for folder in folders:
         for category in open_dataset(folder).categories:
             model = Changed(**{"calibration_images": 0, **settings})
@@ -129,11 +128,10 @@ def measured(folders: list[Path], settings: Row, change: Callable[[Levels], Leve
             model.fit([sample.path for sample in category.train])
             row = evaluate(model, category).row
             found.append([row[key] for key in MEASURES])
-            times.append(row["predict_seconds_per_image"] * 1e3)
-    return np.array(found, np.float64), float(np.median(times))
+    return np.array(found, np.float64)
 
 
-def as_row(setting: str, value: str, found: np.ndarray, usual: np.ndarray, ms: float) -> Row:
+def as_row(setting: str, value: str, found: np.ndarray, usual: np.ndarray) -> Row:
     gains = (found - usual)[:, :3].mean(axis=1)
     numbers = {key: round(float(mean), 4) for key, mean in zip(MEASURES, found.mean(axis=0), strict=True)}
     error = float(gains.std(ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else 0.0
@@ -143,7 +141,6 @@ def as_row(setting: str, value: str, found: np.ndarray, usual: np.ndarray, ms: f
         **numbers,
         "gain": round(float(gains.mean()), 4),
         "error": round(error, 4),
-        "ms": round(ms, 1),
     }
 
 
@@ -156,14 +153,14 @@ def run(options: argparse.Namespace, temporary: Path) -> list[Row]:
         write_parts(folder, seed, n_train=n_train, n_good=n_good, severities=severities, size=size)
         folders.append(folder)
     base: Row = {"backbone": options.backbone} | ({"image_size": size} if options.tiny else {})
-    usual, ms = measured(folders, base, None)
-    rows = [as_row("default", "", usual, usual, ms)]
+    usual = measured(folders, base, None)
+    rows = [as_row("default", "", usual, usual)]
     for setting, value, settings, change in VARIANTS[:: 12 if options.tiny else 1]:
         if options.only and options.only not in setting:
             continue
         started = time.perf_counter()
-        found, ms = measured(folders, base | settings, change)
-        rows.append(as_row(setting, value, found, usual, ms))
+        found = measured(folders, base | settings, change)
+        rows.append(as_row(setting, value, found, usual))
         print(f"{rows[-1]} in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     return rows
 
