@@ -109,7 +109,13 @@ COLOUR_BLIND = {"ae-ssim"}  # the other defect is as bright as what is around it
 PROMISES_NOTHING = {"cavga-ru"}
 
 
-@pytest.fixture(params=sorted(DETECTORS))
+# Those that take seconds to fit even so; the rest keep the suite that runs while one works short.
+SLOW = {"cnn-dictionary", *(key for key in DETECTORS if issubclass(get_detector(key), TrainedDetector))}
+
+
+@pytest.fixture(
+    params=[pytest.param(key, marks=[pytest.mark.slow] if key in SLOW else []) for key in sorted(DETECTORS)]
+)
 def name(request):
     return request.param
 
