@@ -32,7 +32,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing Spadework, its test tools and PyTorch (for the export tests) into $(VENV)"
 	$(PIP) install --constraint constraints.txt torch==2.13.0
-	$(PIP) install --constraint constraints.txt --editable '.[dev,timm]'
+	$(PIP) install --constraint constraints.txt --editable '.[dev,timm,server,postgresql]'
 	@touch $@ $(VENV)/installed
 
 clean:

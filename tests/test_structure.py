@@ -36,7 +36,9 @@ workers
 benchmark comparison
 report
 batch demo reproduce
-cli server distributed
+client
+server
+cli distributed
 __main__
 """
 RANK = {name: line for line, names in enumerate(ORDER.split("\n")) for name in names.split()}
