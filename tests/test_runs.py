@@ -19,6 +19,7 @@ import pytest
 from builders import mvtec_category
 
 from spadework import benchmark, open_dataset, workers
+from spadework import results as benchmark_results
 from spadework.benchmark import run_benchmark
 from spadework.detectors import DETECTORS, get_detector
 from spadework.detectors.patchcore import PatchCore
@@ -344,6 +345,8 @@ def test_other_files_in_the_folder_are_left_alone(root, results):
     (results.path / "notes.json").write_text("{}")
     (results.path / ".half.tmp").write_text("{")
     measure(root, results=results)
+    (path,) = results.path.glob("spade-*.json")
+    path.with_name(f"{path.name}.bak").write_bytes(path.read_bytes()[:100])
     records, problems = read_folder(results.path)
     assert (len(records), problems) == (1, [])
     assert (results.path / "notes.json").read_text() == "{}"
@@ -409,6 +412,37 @@ def test_a_run_that_another_process_is_at_is_waited_for(jobs, root, results, mon
     found = measure(root, results=results, jobs=jobs)
     thread.join()
     assert (found.reused, found.rows[0]["n_train"]) == (1, 77)
+
+
+def test_a_result_under_the_name_of_another_run_is_not_that_run(root, results):
+    """As a careless copy leaves it: sound in itself, but of other settings."""
+    first = measure(root, results=results)
+    (path,) = results.path.glob("*.json")
+    (record,) = results.records()[0]
+    asked = {**record.identity, "settings": {**record.identity["settings"], "kappa": 2}}
+    path.rename(results.file_of(asked))
+    with pytest.raises(DamagedResultError, match=r"of another run .*key is"):
+        results.find(asked)
+    assert first.reused == 0
+
+
+def test_a_hold_on_a_claim_that_was_just_given_up_is_none(results, monkeypatch):
+    """Between opening the file of a claim and locking it, its owner may let go of it: the file is then nobody's name any more."""
+    own = {"detector": "spade", "category": "bolt"}
+    first = results.claim(own)
+    real = benchmark_results.lock_file
+
+    def lock_file(descriptor):
+        first.release()
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark_results, "lock_file", lock_file)
+        second = results.claim(own)
+    assert second is not None
+    assert results.claim(own) is None
+    second.release()
+    assert list((results.path / ".claims").iterdir()) == []
 
 
 def test_where_a_file_system_has_no_locks_everything_is_free(root, results, monkeypatch):
