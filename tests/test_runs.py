@@ -26,7 +26,7 @@ from spadework.detectors.patchcore import PatchCore
 from spadework.detectors.spade import Spade
 from spadework.errors import DamagedResultError, InputError, MissingExtraError, OutputError
 from spadework.evaluation import MEASURES, peak_memory_mb
-from spadework.fingerprint import PACKAGE, code_files, identity, key_of
+from spadework.fingerprint import PACKAGE, code_files, data_hash, identity, key_of
 from spadework.results import Record, Results, read_folder, read_record
 from spadework.runs import Asked, Refused, Run, configuration_of, plan
 
@@ -253,6 +253,14 @@ def test_nothing_is_done_twice_and_nothing_old_is_taken_for_new(root, results, t
     picture = tmp_path / "moved" / "bolt" / "test" / "good" / "000.png"
     picture.write_bytes(picture.read_bytes() + bytes(10))  # as many pictures, but not the same
     assert measure(tmp_path / "moved", "spade", "patchcore", categories=[], results=results).reused == 2
+    shutil.copytree(root, tmp_path / "bitmaps")
+    for part in ("train", "test"):  # another picture of the same name and length, as bitmaps of one camera all are
+        picture = tmp_path / "bitmaps" / "bolt" / part / "good" / "000.png"
+        content = bytearray(picture.read_bytes())
+        before = data_hash(open_dataset(tmp_path / "bitmaps").category("bolt"))
+        content[-20] ^= 1
+        picture.write_bytes(content)
+        assert data_hash(open_dataset(tmp_path / "bitmaps").category("bolt")) != before
     assert measure(root, results=results, settings={**TINY, "kappa": 2}).reused == 0
     assert measure(root, results=results, seeds=[7]).reused == 0
     assert measure(root, results=results, pro_limit=0.2).reused == 0
