@@ -281,6 +281,14 @@ def test_what_a_result_depends_on(root, monkeypatch):
     assert key() != same
 
 
+def test_code_that_was_changed_since_the_call_began_is_not_filed_under_the_old(root, results, monkeypatch):
+    """In a clone: the process of the run imports the new files, while the key is of the old ones."""
+    monkeypatch.setattr(workers, "code_hash", lambda cls: "before")
+    (row,) = measure(root, results=results, jobs=1).rows
+    assert row["image_auroc"] is None
+    assert "the code of 'spade' was changed since this call began" in row["error"]
+
+
 def test_code_that_decides_an_answer_is_counted_and_no_other():
     files = code_files(PatchCore)
     assert {"detectors/patchcore.py", "coreset.py", "kernels/scanning.py", "evaluation.py", "metrics.py"} <= set(files)
