@@ -120,10 +120,24 @@ def test_rows_say_which_configuration_seed_and_scale(root, monkeypatch):
     ]
     (row,) = measure(root, "patchcore", settings=TINY, quick=True).rows
     changed = {"image_size": 48, "calibration_images": 2, "kernel": "blocked"}
-    assert (row["scale"], row["configuration"], row["changed"]) == ("full", "quick", changed)
+    assert (row["scale"], row["configuration"], row["changed"]) == ("quick", "quick", changed)  # smaller still
+    (row,) = measure(root, "patchcore", settings={**TINY, "image_size": 256}, quick=True).rows
+    assert (row["scale"], row["configuration"]) == ("quick", "quick")  # what is left of it
+    assert PatchCore(coreset=0.01, image_size=32).scale == "quick"
+    assert (PatchCore(coreset=0.05).scale, PatchCore(coreset=0.9, image_size=512).scale) == ("full", "full")
     assert configuration_of(Spade.paper(seed=5, threads=1), "default") == ("paper", {})
     assert configuration_of(Spade(), "quick") == ("default", {})  # it has no smaller one
     assert configuration_of(Spade.paper(crop=None), "paper") == ("paper", {"crop": None})
+
+
+def test_a_category_given_twice_is_measured_once(root):
+    assert [row["category"] for row in measure(root, categories=["bolt", "bolt"]).rows] == ["bolt"]
+
+
+def test_a_refused_setting_that_is_no_number_does_not_spoil_the_document(root):
+    found = measure(root, "spade", "patchcore", settings={**TINY, "coreset": float("nan")})
+    document = json.dumps(found.to_json(), allow_nan=False)
+    assert json.loads(document)["results"][1]["settings"]["coreset"] == "nan"
 
 
 def test_a_run_is_the_same_from_its_json(root):
