@@ -194,9 +194,12 @@ class TrainedDetector(Detector):
         )
 
     def _fingerprint(self, hashes: list[str]) -> str:
-        """What tells this training from all others: method, settings, pictures."""
+        """What tells this training from all others: method, settings, pictures, and the code and versions that it runs on."""
+        from spadework.fingerprint import code_hash, versions  # which needs detectors
+
         settings = {name: value for name, value in self.settings().items() if name not in ASIDE}
-        return hashlib.sha256(json.dumps([self.name, settings, hashes], sort_keys=True).encode()).hexdigest()
+        content = [self.name, settings, hashes, code_hash(type(self)), versions(self)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _open(self, folder: ModelFolder) -> None:
         layouts = folder.header["networks"]
