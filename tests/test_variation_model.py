@@ -107,6 +107,11 @@ def test_the_order_of_pictures_and_threads_change_nothing():
     np.testing.assert_array_equal(one.score_map, two.score_map)
 
 
+def test_smoothing_is_at_most_the_side_of_the_original_pictures():
+    with pytest.raises(InputError, match="smoothing must be at most 70, the side of what the method sees, not 71"):
+        VariationModel.paper(align="none", smoothing=71).fit(normal_pictures(2, size=(50, 70)))
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "told"),
     [
