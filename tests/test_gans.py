@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from builders import defective_picture, normal_pictures, rng_of
 
+from spadework.detectors import ganomaly
 from spadework.detectors.anogan import AnoGAN
-from spadework.detectors.dcgan import decoder, encoder, signed, taken_for
+from spadework.detectors.dcgan import decoder, encoder, initialise, signed, taken_for
 from spadework.detectors.ganomaly import GANomaly
 from spadework.errors import InputError
 
@@ -115,6 +116,8 @@ def test_networks_are_those_of_dcgan():
     assert [layer.out_channels for layer in convolutions] == [64, 32, 16, 8, 4, 3]
     told = encoder(32, 3, 100, width=4)
     assert told(torch.zeros(2, 3, 32, 32)).shape == (2, 100, 1, 1)
+    deviations = [each.weight.std().item() for each in initialise(told).modules() if type(each) is torch.nn.Conv2d]
+    np.testing.assert_allclose(deviations, 0.02, rtol=0.15)
     assert told.features(torch.zeros(1, 3, 32, 32)).shape == (1, 16, 4, 4)
     normalised = [type(layer) is torch.nn.BatchNorm2d for layer in told.features]
     assert (normalised[:3], sum(normalised)) == ([False, False, False], 2)  # not after the first
@@ -165,13 +168,25 @@ def test_ganomaly_learns():
     assert trained["discriminator"] < 0.8 * untrained["discriminator"]
 
 
+@pytest.mark.parametrize(("lost", "drawn"), [(1e9, 4 + 3), (1e-9, 4)])
+def test_a_discriminator_that_is_too_sure_is_drawn_anew(lost, drawn, monkeypatch):
+    """Four networks are drawn at first, and the discriminator after each of three steps, or never."""
+    networks = []
+    monkeypatch.setattr(ganomaly, "LOST", lost)
+    monkeypatch.setattr(ganomaly, "initialise", lambda network: networks.append(network) or initialise(network))
+    monkeypatch.setattr(GANomaly, "_normal_scores", lambda *_: (np.empty(0), np.empty(0)))
+    GANomaly(**{**TINY, "epochs": 3}).fit(normal_pictures(4))
+    assert len(networks) == drawn
+    assert all(network is networks[3] for network in networks[4:])
+
+
 def test_the_defaults_are_the_published_numbers():
-    anogan, ganomaly = AnoGAN.paper().settings(), GANomaly.paper().settings()
+    anogan, other = AnoGAN.paper().settings(), GANomaly.paper().settings()
     assert [anogan[key] for key in ("image_size", "latent", "epochs", "learning_rate", "search_steps", "search_rate")] == [
         128, 64, 50, 2e-4, 300, 0.02,
     ]  # fmt: skip
-    weights = [ganomaly[f"{part}_weight"] for part in ("adversarial", "picture", "code")]
-    assert [*weights, ganomaly["image_size"], ganomaly["latent"], ganomaly["epochs"]] == [1, 50, 1, 32, 100, 15]
+    weights = [other[f"{part}_weight"] for part in ("adversarial", "picture", "code")]
+    assert [*weights, other["image_size"], other["latent"], other["epochs"]] == [1, 50, 1, 32, 100, 15]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,29 @@ def test_places_that_nobody_saw_count_for_nothing():
     np.testing.assert_allclose(found, np.where(known, 95 / 5, 0))
 
 
+def test_places_beyond_the_model_s_border_count_for_nothing():
+    class Found:
+        def find(self, picture):
+            return Motion(np.array([[1.0, 0, 10], [0, 1, 0]]), 1.0)
+
+    size = (40, 40)
+    centre, spread, known = np.full(size, 100, np.float32), np.full(size, 5, np.float32), np.ones(size, bool)
+    found = VariationModel()._deviation(np.full(size, 200, np.uint8), Found(), centre, spread, known)
+    np.testing.assert_allclose(found, np.where(np.arange(40) >= 10, 20, 0) * np.ones(size))
+
+
+@pytest.mark.parametrize("mode", ["mean", "median"])
+def test_where_some_saw_nothing_the_others_alone_count(mode):
+    """Beyond a picture's border its border goes on: that is no observation."""
+    shifted = Motion(np.array([[1.0, 0, 10], [0, 1, 0]]), 1.0)
+    pictures = [np.full((40, 40), value, np.float32) for value in (100, 110, 200)]
+    centre, spread, known = summarise(pictures, [STILL, STILL, shifted], mode=mode)
+    assert known.all()
+    np.testing.assert_allclose(centre[:, 30:], 105)
+    np.testing.assert_allclose(spread[:, 30:], 5 if mode == "mean" else 5 * 1.4826, rtol=1e-5)
+    np.testing.assert_allclose(centre[:, :30], 410 / 3 if mode == "mean" else 110, rtol=1e-5)
+
+
 def test_the_original_size_is_that_of_the_pictures(tmp_path):
     pictures = normal_pictures(6, size=(50, 70))
     paper = VariationModel.paper(align="none").fit(pictures, path=tmp_path / "m.spade")
