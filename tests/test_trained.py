@@ -239,6 +239,7 @@ def test_durations_in_words(seconds, text):
         ("device", "gpu", 'device must be "cpu", "cuda"'),
         ("checkpoints", 3, "checkpoints"),
         ("threads", 0, "threads"),
+        ("smoothing", 9, "smoothing must be at most 8, the side of what the method sees"),
     ],
 )
 def test_bad_settings_are_refused_by_name(setting, value, told):

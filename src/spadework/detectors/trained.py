@@ -22,6 +22,7 @@ import numpy as np
 
 from spadework import check
 from spadework.detectors.base import Detector
+from spadework.detectors.features import check_smoothing
 from spadework.detectors.reading import Progress, Seen
 from spadework.detectors.training import Course, check_device, import_torch, settled, train
 from spadework.detectors.weights import Checkpoint, Layout, fill_network, keep_networks
@@ -129,7 +130,7 @@ class TrainedDetector(Detector):
         if self.checkpoints is not None:
             check.path(self.checkpoints, "checkpoints")
         check.whole(self.seed, "seed")
-        check.not_negative(self.smoothing, "smoothing")
+        check_smoothing(self.smoothing, self._view())
         check.share(self.max_false_alarms, "max_false_alarms")
         check.thread_count(self.threads)
 
