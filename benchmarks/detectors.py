@@ -4,7 +4,7 @@
     python benchmarks/detectors.py --tiny
 
 Everyday settings of those that train nothing, but quick ones where a picture would take seconds (QUICK here); of those that train a network
-`quick()` with several times the epochs (EPOCHS here), so that two cores do all of it in an hour or so; --tiny leaves these out. Each run is
+`quick()` with twice the epochs (EPOCHS here), so that two cores do all of it in about half an hour; --tiny leaves these out. Each run is
 a process of its own, so that its memory is its own. The data sets are not part of the project; docs/datasets.md says where they come from.
 """
 
@@ -43,7 +43,7 @@ COLUMNS = {
     "peak MiB": "peak_memory_mb",
 }
 QUICK = {"cnn-dictionary"}
-EPOCHS = 6
+EPOCHS = 2
 
 
 def settings_of(name: str) -> tuple[dict[str, Any], str]:
