@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import numpy as np
 import pytest
@@ -85,6 +87,16 @@ def test_a_picture_that_shows_nothing_is_no_error(value):
     assert abs(Aligner(part()).find(plain).agreement) < 1e-6
     found = Aligner(plain).find(part())
     assert np.isfinite(found.matrix).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (10, 1000), (1000, 10)])
+def test_small_and_narrow_pictures_are_no_error(size):
+    """Of a strip the coarse picture is one pixel wide: all of it lies on the inscribed ellipse."""
+    ramp = np.linspace(0, 200, size[0] * size[1], dtype=np.float32).reshape(size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Aligner(ramp).find(ramp)
+    np.testing.assert_allclose(found.matrix, STILL.matrix, atol=1e-3)
 
 
 def test_correlation_is_pearsons():

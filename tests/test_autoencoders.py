@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from builders import defective_picture, normal_pictures, rng_of
 
+from spadework.detectors import patches
 from spadework.detectors.ae_l2 import AutoencoderL2
 from spadework.detectors.ae_ssim import AutoencoderSSIM, similarity
-from spadework.detectors.patches import average_map, draw_patch, starts
+from spadework.detectors.patches import average_map, draw_patch, drawn_example, starts
+from spadework.detectors.trained import Views
 from spadework.errors import InputError
 
 torch = pytest.importorskip("torch", reason="training needs the extra torch: torch is not installed")
 
+DEFECTIVE = defective_picture()[0]
 TINY = {"image_size": 32, "batch_size": 4, "held_out": 0, "width": 4, "latent": 8, "examples": 4, "learning_rate": 0.01}
 STILL = {"rotation": 0, "shift": 0, "threads": 1}
 
@@ -54,6 +57,12 @@ def test_ssim_by_hand():
     expected = (2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
     assert ssim(first, second)[3, 7] == pytest.approx(expected, abs=1e-5)
     np.testing.assert_allclose(ssim(first, first), 1, atol=1e-6)
+
+
+def test_the_map_is_one_less_the_similarity_of_each_pixel_s_window_reflected_at_the_border():
+    pictures = [np.pad(each, 5, mode="reflect") for each in two_pictures()]
+    tensors = [torch.from_numpy(each.astype(np.float32))[None, None] for each in two_pictures()]
+    np.testing.assert_allclose(AutoencoderSSIM()._residual(*tensors)[0], 1 - ssim(*pictures), atol=1e-5)
 
 
 def test_overlapping_patches_are_averaged():
@@ -99,6 +108,38 @@ def test_patches_are_cut_turned_and_mirrored():
     np.testing.assert_array_equal(shifted[:, :7], view[:, 2:])
 
 
+def test_examples_take_turns_with_the_pictures_and_are_the_same_each_time():
+    views = Views(rng_of("views").integers(0, 255, (2, 16, 16, 3)).astype(np.uint8), np.array([0, 1]))
+
+    def example(number, side=None, seed=0, rotation=0.0):
+        return drawn_example(views, number, side, seed=seed, rotation=rotation, shift=0, mirror=False)
+
+    for number in range(4):
+        np.testing.assert_array_equal(example(number), views[:][number % 2])
+        np.testing.assert_array_equal(example(number, 8), example(number, 8))
+    assert len({example(number, 8).tobytes() for number in range(20)}) > 15
+    assert (example(0, 8, seed=1) != example(0, 8)).any()
+
+
+def test_patches_of_textures_are_turned_all_the_way_round_and_whole_pictures_a_little(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        patches, "draw_patch", lambda *_, rotation, shift, mirror: asked.append((rotation, shift, mirror))
+    )
+    views = Views(np.zeros((1, 16, 16, 3), np.uint8), np.array([0]))
+    for side, rotation in ((8, None), (None, None), (8, 20.0)):
+        drawn_example(views, 0, side, seed=0, rotation=rotation, shift=0.1, mirror=True)
+    assert asked == [(180.0, 0.1, True), (5.0, 0.1, True), (20.0, 0.1, True)]
+
+
+def test_weights_decay(monkeypatch):
+    made = []
+    real = torch.optim.Adam.__init__
+    monkeypatch.setattr(torch.optim.Adam, "__init__", lambda self, *a, **k: (made.append(self), real(self, *a, **k))[1])
+    AutoencoderL2(**{**TINY, "epochs": 1}, weight_decay=0.25).fit(normal_pictures(2))
+    assert [group["weight_decay"] for adam in made for group in adam.param_groups] == [0.25]
+
+
 def test_layers_are_those_published():
     from spadework.detectors.autoencoder import build_autoencoder
 
@@ -120,6 +161,13 @@ def test_layers_are_those_published():
     ]
     assert encoder(128) == at_128
     assert encoder(256) == [(4, 2, 32), *at_128]
+    network = build_autoencoder(128, 3, latent=100, width=32)
+    ways = [[layer for layer in network if type(layer) is kind] for kind in (torch.nn.Conv2d, torch.nn.ConvTranspose2d)]
+    down, up = ([(c.kernel_size, c.stride, c.in_channels, c.out_channels) for c in way] for way in ways)
+    assert up == [(kernel, stride, after, before) for kernel, stride, before, after in reversed(down)]
+    kinds = [type(layer).__name__ for layer in network]
+    assert [place for place, kind in enumerate(kinds) if kind == "LeakyReLU"] == [*range(1, 16, 2), *range(18, 33, 2)]
+    assert {layer.negative_slope for layer in network if type(layer) is torch.nn.LeakyReLU} == {0.2}
     assert build_autoencoder(64, 1, latent=4, width=2)(torch.zeros(2, 1, 64, 64)).shape == (2, 1, 64, 64)
 
 
@@ -166,3 +214,12 @@ def test_textures_are_inspected_in_patches():
 def test_bad_settings_are_refused_by_name(setting, value, told):
     with pytest.raises(InputError, match=told):
         AutoencoderL2(**{**TINY, setting: value}).fit(normal_pictures(2))
+
+
+def test_a_stride_that_leaves_pixels_out_is_refused():
+    """They would be in no patch, and their score 0 / 0. A whole picture has no neighbour: there the stride means nothing."""
+    with pytest.raises(
+        InputError, match="stride must be at most the patch's side, 32, so that no pixel is left out, not 33"
+    ):
+        AutoencoderL2(**{**TINY, "image_size": 64}, patch=32, stride=33).fit(normal_pictures(2))
+    assert np.isfinite(AutoencoderL2(**TINY, stride=33, epochs=1).fit(normal_pictures(2)).predict(DEFECTIVE).score)

@@ -48,6 +48,7 @@ def test_the_map_is_one_less_attention():
     found = model._judge_view(view)
     assert found.distances.shape == (8, 8)
     np.testing.assert_allclose(found.distances, 1 - attention, rtol=1e-4)
+    assert found.image_score == pytest.approx((1 - attention).mean(), rel=1e-4)
 
 
 def test_training_draws_attention_to_normal_pictures():

@@ -85,6 +85,16 @@ def test_entries_and_distances_are_those_of_brute_force():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_patches_to_learn_from_are_drawn_from_all_pictures_each_once():
+    model = CnnDictionary(**{**SMALL, "training_patches": 1000}).fit(PICTURES)
+    every = np.concatenate([model._features(picture).reshape(9, -1) for picture in PICTURES])
+    np.testing.assert_array_equal(model._drawn_features(PICTURES), every)
+    model.training_patches = 30
+    few = {row.tobytes() for row in model._drawn_features(PICTURES)}
+    assert len(few) == 30
+    assert few <= {row.tobytes() for row in every}
+
+
 def test_entries_are_the_patches_nearest_to_the_centres(monkeypatch):
     rows = {}
     monkeypatch.setattr(

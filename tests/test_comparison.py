@@ -144,6 +144,56 @@ def test_other_pictures_than_mvtec_ad_give_no_difference_and_are_told():
     )  # the whole set first, whatever the settings
 
 
+def test_older_results_of_other_pictures_are_named():
+    comparison = compare([*everywhere(), record(values=(0.1, 0.1, 0.1), data="older", finished=0.5)])
+    assert cell(comparison, 1, "carpet", "spade").measured == 95.0
+    assert comparison.left_out == ("spade: 1 older results of the same settings and other pictures",)
+
+
+def test_what_sets_results_apart_is_told():
+    others = [
+        record(resolution="original"),
+        record(versions={"spadework": "1", "numpy": "1.9"}),
+        record(settings={"seed": 0, "max_false_alarms": 0.1}),
+    ]
+    comparison = compare([*everywhere(), *others])
+    for words in ("at the picture's size", "apart by numpy 1.9", "apart by max_false_alarms=0.1"):
+        assert sum(words in line for line in comparison.left_out) == 1, comparison.left_out
+    assert "pixels compared at the network's size" in render(comparison).replace("\n  ", " ")
+
+
+def test_a_mean_over_fewer_seeds_in_some_categories_says_so():
+    one, two = everywhere("ae-l2", seed=1), everywhere("ae-l2", seed=2)
+    text = render(compare([*one, *two[2:]]), width=1000)
+    assert "ae-l2: not all seeds were measured of carpet, grid; means take what there is." in text
+    assert "not all seeds" not in render(compare([*one, *two]), width=1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "head"),
+    [
+        ({}, "here"),
+        ({"configuration": "quick", "scale": "quick"}, "quick"),
+        ({"configuration": "quick", "changed": {"epochs": 9}}, "quick"),
+        ({"scale": "quick", "changed": {"epochs": 1}}, "quick"),
+        ({"configuration": "default"}, "default"),
+        ({"changed": {"kappa": 3}}, "changed"),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "html"])
+def test_every_table_names_what_is_scaled_down_or_changed(changes, head, form):
+    text = render(compare([*everywhere(**changes), *everywhere("patchcore", **changes)]), form, width=1000)
+    heads = {
+        word: len(re.findall(rf"(?<!\w){word}(?![\w:])", text.partition("Published: ")[0]))
+        for word in ("here", "quick", "default", "changed")
+    }
+    own = heads.pop(head)
+    assert own >= 6  # two methods in three tables
+    if form != "html":  # its style has a class of that name
+        assert set(heads.values()) == {0}
+    assert (f"{head}: measured here" in text) == (head != "here")
+
+
 def test_results_of_other_data_and_other_limits_are_left_out():
     others = [record(dataset="visa"), record(pro_limit=0.1)]
     comparison = compare(others)
@@ -162,7 +212,7 @@ def test_failed_runs_are_shown_with_their_reason():
     text = render(comparison)
     assert re.search(r"^carpet .* failed", text, re.MULTILINE)
     assert "ae-l2, carpet: failed: out of memory" in text
-    assert "1 of 15 categories" in text
+    assert "1 of 15 categories" in " ".join(text.split())
 
 
 def test_image_level_detectors_have_no_place_among_the_maps():
@@ -227,6 +277,19 @@ def test_latex_escapes_and_balances():
     for line in text.partition("Table 2")[2].partition("\\end{tabular}")[0].splitlines():
         if line.startswith("carpet"):
             assert line == r"carpet & 87 & 59 & 54 & 72 & 88 & - & - & 97.5 & 95.0 & $-2.5$ \\"
+
+
+def test_what_a_library_said_as_it_died_spoils_no_form():
+    why = "died.\n\nIts last words: \x1b[31mfatal\x1b[0m \x00 100 % of a|b \udc80 in 図 --set x"
+    failed = record("ae-l2", "carpet", values=(None, None, None), error=why, reasons={})
+    for form in FORMS:
+        text = render(compare([failed]), form, width=1000)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\udc80]", text)
+        assert len([line for line in text.splitlines() if "last words" in line and "died." in line]) == 1
+        text.encode()
+    text = render(compare([failed]), "latex")
+    assert "100 \\% of a$|$b in [U+56F3] -{}-set x" in text
+    assert max(text) < "\u0180"
 
 
 class Cells(HTMLParser):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from builders import defective_picture, normal_pictures, rng_of
 
+from spadework.detectors import ganomaly
 from spadework.detectors.anogan import AnoGAN
-from spadework.detectors.dcgan import decoder, encoder, taken_for
+from spadework.detectors.dcgan import decoder, encoder, initialise, signed, taken_for
 from spadework.detectors.ganomaly import GANomaly
 from spadework.errors import InputError
 
@@ -56,6 +57,38 @@ def test_what_is_searched_by_is_the_sum_of_the_paper():
     np.testing.assert_allclose(found.numpy(), [0.9 * 3 + 0.1 * 2, 0.9 * 6 + 0.1 * 4], rtol=1e-6)
 
 
+class Fixed(torch.nn.Module):
+    """A generator that makes one gray picture of any code, or a discriminator that looks at nothing."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.tensor(float(value)))
+
+    def forward(self, z):
+        return self.value + 0 * z.sum(dim=(1, 2, 3), keepdim=True).expand(-1, 3, 4, 4)
+
+    def features(self, pictures):
+        return pictures[:, :1] * 0
+
+
+def test_the_map_is_the_squared_difference_summed_over_the_colours_of_0_to_1():
+    patch = rng_of("map").integers(0, 256, (1, 4, 4, 3)).astype(np.uint8)
+    networks = {"generator": Fixed(0.2).requires_grad_(False), "discriminator": Fixed(0).requires_grad_(False)}
+    maps, remaining = AnoGAN(search_steps=1, feature_weight=0.25)._search(networks, patch)
+    np.testing.assert_allclose(maps, ((patch / 255 - 0.6) ** 2).sum(axis=3), rtol=1e-5)  # 0.2 in -1..1 is 0.6 in 0..1
+    assert remaining[0] == pytest.approx(0.75 * np.abs(patch / 127.5 - 1.2).sum(), rel=1e-5)
+
+
+def test_the_discriminator_takes_normal_pictures_for_real_and_others_not():
+    model = AnoGAN(**{**TINY, **SEARCH, "epochs": 30, "learning_rate": 0.002}).fit(normal_pictures(4))
+    discriminator = model.networks_.ready["discriminator"]
+    noise = rng_of("noise").integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    normal = np.stack([model._view().see(picture) for picture in normal_pictures(4, start=30)])
+    with torch.no_grad():
+        real, other = (discriminator(signed(pictures, discriminator)).flatten() for pictures in (normal, noise))
+    assert real.min() > other.max() + 1
+
+
 def test_textures_are_searched_in_patches_without_overlap(anogan):
     model = AnoGAN(**{**TINY, "image_size": 64}, **SEARCH, patch=32).fit(normal_pictures(4))
     judged = model._judge_view(DEFECTIVE)
@@ -83,6 +116,8 @@ def test_networks_are_those_of_dcgan():
     assert [layer.out_channels for layer in convolutions] == [64, 32, 16, 8, 4, 3]
     told = encoder(32, 3, 100, width=4)
     assert told(torch.zeros(2, 3, 32, 32)).shape == (2, 100, 1, 1)
+    deviations = [each.weight.std().item() for each in initialise(told).modules() if type(each) is torch.nn.Conv2d]
+    np.testing.assert_allclose(deviations, 0.02, rtol=0.15)
     assert told.features(torch.zeros(1, 3, 32, 32)).shape == (1, 16, 4, 4)
     normalised = [type(layer) is torch.nn.BatchNorm2d for layer in told.features]
     assert (normalised[:3], sum(normalised)) == ([False, False, False], 2)  # not after the first
@@ -126,18 +161,32 @@ def test_ganomaly_s_loss_by_hand():
 def test_ganomaly_learns():
     def last(**changes):
         model = GANomaly(**{**TINY, "epochs": 20, **changes}).fit(normal_pictures(4))
-        return model.folder_.header["training"]["losses"][-1]["generator"]
+        return model.folder_.header["training"]["losses"][-1]
 
-    assert last(learning_rate=0.005) < 0.5 * last(learning_rate=1e-12)
+    trained, untrained = last(learning_rate=0.005), last(learning_rate=1e-12)
+    assert trained["generator"] < 0.5 * untrained["generator"]
+    assert trained["discriminator"] < 0.8 * untrained["discriminator"]
+
+
+@pytest.mark.parametrize(("lost", "drawn"), [(1e9, 4 + 3), (1e-9, 4)])
+def test_a_discriminator_that_is_too_sure_is_drawn_anew(lost, drawn, monkeypatch):
+    """Four networks are drawn at first, and the discriminator after each of three steps, or never."""
+    networks = []
+    monkeypatch.setattr(ganomaly, "LOST", lost)
+    monkeypatch.setattr(ganomaly, "initialise", lambda network: networks.append(network) or initialise(network))
+    monkeypatch.setattr(GANomaly, "_normal_scores", lambda *_: (np.empty(0), np.empty(0)))
+    GANomaly(**{**TINY, "epochs": 3}).fit(normal_pictures(4))
+    assert len(networks) == drawn
+    assert all(network is networks[3] for network in networks[4:])
 
 
 def test_the_defaults_are_the_published_numbers():
-    anogan, ganomaly = AnoGAN.paper().settings(), GANomaly.paper().settings()
+    anogan, other = AnoGAN.paper().settings(), GANomaly.paper().settings()
     assert [anogan[key] for key in ("image_size", "latent", "epochs", "learning_rate", "search_steps", "search_rate")] == [
         128, 64, 50, 2e-4, 300, 0.02,
     ]  # fmt: skip
-    weights = [ganomaly[f"{part}_weight"] for part in ("adversarial", "picture", "code")]
-    assert [*weights, ganomaly["image_size"], ganomaly["latent"], ganomaly["epochs"]] == [1, 50, 1, 32, 100, 15]
+    weights = [other[f"{part}_weight"] for part in ("adversarial", "picture", "code")]
+    assert [*weights, other["image_size"], other["latent"], other["epochs"]] == [1, 50, 1, 32, 100, 15]
 
 
 @pytest.mark.parametrize(

@@ -83,15 +83,57 @@ def test_it_is_trained_to_restore_the_upright_picture(monkeypatch):
     )
 
 
+def test_what_comes_out_is_compared_with_the_upright_picture_mirrored_or_not(monkeypatch):
+    """A network that answers with the same slope, whatever it sees: its loss tells which pictures it was compared with."""
+    shown = []
+
+    class Slope(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, pictures):
+            shown.extend(pictures[:, 0].detach().numpy())
+            y, x = torch.meshgrid(torch.linspace(0, 1, 32), torch.linspace(-1, 0, 32), indexing="ij")
+            return self.weight + (x + 2 * y).expand(len(pictures), 3, 32, 32)
+
+    monkeypatch.setattr(ITAE, "_build", lambda self: {"restorer": Slope()})
+    model = ITAE(**{**TINY, "epochs": 1, "batch_size": 8}).fit(normal_pictures(8))
+    y, x = np.mgrid[0:1:32j, -1:0:32j]
+    slope, losses, mirrored = (x + 2 * y)[..., None], [], []
+    upright = [model._view().see(picture) / 255 for picture in normal_pictures(8)]
+    for gray in shown[:8]:
+        distances = {
+            (number, flip, turns): np.abs(
+                np.rot90((picture[:, ::-1] if flip else picture) @ np.array([0.299, 0.587, 0.114]), turns) - gray
+            ).max()
+            for number, picture in enumerate(upright)
+            for flip in (False, True)
+            for turns in range(4)
+        }
+        number, flip, _ = min(distances, key=distances.__getitem__)
+        mirrored.append(flip)
+        losses.append(((slope - (upright[number][:, ::-1] if flip else upright[number])) ** 2).mean())
+    assert model.folder_.header["training"]["losses"][0]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert 0 < sum(mirrored) < 8
+
+
 def test_the_rate_is_halved_after_every_tenth(monkeypatch):
-    rates = []
+    rates, momenta = [], set()
     model = ITAE(**{**TINY, "epochs": 20, "learning_rate": 0.1})
     real = torch.optim.SGD.step
     monkeypatch.setattr(
-        torch.optim.SGD, "step", lambda self, *rest: (rates.append(self.param_groups[0]["lr"]), real(self, *rest))[1]
+        torch.optim.SGD,
+        "step",
+        lambda self, *rest: (
+            rates.append(self.param_groups[0]["lr"]),
+            momenta.add(self.param_groups[0]["momentum"]),
+            real(self, *rest),
+        )[2],
     )
     model.fit(PICTURES)
     np.testing.assert_allclose(rates, [0.1 * 0.5 ** (step // 2) for step in range(20)])
+    assert momenta == {0.9}
 
 
 def test_training_lowers_the_loss():

@@ -39,6 +39,13 @@ def test_kmeans_finds_clear_clusters_and_takes_the_best_run():
     assert min(runs) == pytest.approx(1.5)
 
 
+def test_the_run_of_the_lowest_inertia_is_taken():
+    rows, rng = blobs(spread=3.0), np.random.default_rng(0)
+    runs = [refine(rows, draw_centres(rows, 6, rng)).inertia for _ in range(3)]
+    assert len(set(runs)) == 3
+    assert kmeans.kmeans(rows, 6, seed=0).inertia == min(runs)
+
+
 def test_first_centres_are_different_rows_and_far_ones_are_likelier():
     rows = np.array([[0.0]] * 50 + [[1.0]] * 50 + [[100.0]])
     drawn = [draw_centres(rows, 2, np.random.default_rng(seed)).ravel().tolist() for seed in range(40)]

@@ -38,6 +38,7 @@ def plain_distances(normal, features):
 @pytest.mark.parametrize("channels", [3, 40])
 def test_distances_are_scipys(channels, monkeypatch):
     monkeypatch.setattr(padim, "BLOCK", 10 * channels**2)  # several blocks, the last one partial
+    monkeypatch.setattr(padim, "SMALL", 29 * channels**2)  # and pictures in two parts, one of them alone
     rng = rng_of("padim", channels)
     normal = rng.normal(size=(30, 25, channels)).astype(np.float32) @ rng.normal(size=(channels, channels))
     normal = normal.astype(np.float32)

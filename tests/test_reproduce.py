@@ -14,8 +14,8 @@ from builders import mvtec_category
 from spadework import open_dataset
 from spadework.datasets import Category, Dataset, Sample
 from spadework.errors import DatasetError, InputError
-from spadework.published import CATEGORIES, COUNTS, TEXTURES
-from spadework.reproduce import check_whole, reproduce
+from spadework.published import CATEGORIES, COUNTS, TEXTURES, Counts
+from spadework.reproduce import check_regions, check_whole, reproduce
 from spadework.results import Results, read_folder
 
 TINY = {
@@ -70,6 +70,22 @@ def test_what_is_missing_is_said_by_category_with_numbers():
     )
 
 
+def test_regions_are_counted_as_the_measures_count_them(root, monkeypatch):
+    dataset = open_dataset(root)
+    assert check_regions(dataset) == ()  # of categories whose pictures lack, there is nothing more to say
+    monkeypatch.setattr(
+        "spadework.reproduce.COUNTS", {name: Counts(3, 1, 2, 1, 2 if name != "grid" else 5) for name in CATEGORIES}
+    )
+    assert check_whole(dataset) == ()
+    assert check_regions(dataset) == ("grid: found 2 defective regions in its masks; MVTec AD has 5",)
+
+
+def test_where_the_tables_go_is_looked_at_before_the_work(root, tmp_path):
+    done = run("reproduce", root, "--results", tmp_path / "results", "--partial", "--out", tmp_path, *SETTINGS)
+    assert (done.returncode, "is a folder; name a file" in done.stderr) == (2, True)
+    assert not list((tmp_path / "results").glob("*.json"))
+
+
 def test_a_set_that_is_not_whole_is_refused_before_any_work(root, tmp_path):
     done = run("reproduce", root, "--results", tmp_path / "results", *SETTINGS)
     assert (done.returncode, done.stdout) == (2, "")
@@ -119,7 +135,7 @@ def test_from_the_command_line_interrupted_and_taken_up(root, tmp_path):
     done = run("reproduce", few, *options)
     assert done.returncode == 0, done.stderr
     assert "not whole: bottle: missing" in done.stderr
-    assert "2 of 15 categories" in done.stdout
+    assert "2 of 15 categories" in " ".join(done.stdout.split())
     spoilt, whole = sorted((tmp_path / "results").glob("*.json"))
     before = whole.read_bytes()
     spoilt.write_text(spoilt.read_text()[:300])

@@ -19,13 +19,14 @@ import pytest
 from builders import mvtec_category
 
 from spadework import benchmark, open_dataset, workers
+from spadework import results as benchmark_results
 from spadework.benchmark import run_benchmark
 from spadework.detectors import DETECTORS, get_detector
 from spadework.detectors.patchcore import PatchCore
 from spadework.detectors.spade import Spade
 from spadework.errors import DamagedResultError, InputError, MissingExtraError, OutputError
 from spadework.evaluation import MEASURES, peak_memory_mb
-from spadework.fingerprint import PACKAGE, code_files, identity, key_of
+from spadework.fingerprint import PACKAGE, code_files, data_hash, identity, key_of
 from spadework.results import Record, Results, read_folder, read_record
 from spadework.runs import Asked, Refused, Run, configuration_of, plan
 
@@ -119,10 +120,24 @@ def test_rows_say_which_configuration_seed_and_scale(root, monkeypatch):
     ]
     (row,) = measure(root, "patchcore", settings=TINY, quick=True).rows
     changed = {"image_size": 48, "calibration_images": 2, "kernel": "blocked"}
-    assert (row["scale"], row["configuration"], row["changed"]) == ("full", "quick", changed)
+    assert (row["scale"], row["configuration"], row["changed"]) == ("quick", "quick", changed)  # smaller still
+    (row,) = measure(root, "patchcore", settings={**TINY, "image_size": 256}, quick=True).rows
+    assert (row["scale"], row["configuration"]) == ("quick", "quick")  # what is left of it
+    assert PatchCore(coreset=0.01, image_size=32).scale == "quick"
+    assert (PatchCore(coreset=0.05).scale, PatchCore(coreset=0.9, image_size=512).scale) == ("full", "full")
     assert configuration_of(Spade.paper(seed=5, threads=1), "default") == ("paper", {})
     assert configuration_of(Spade(), "quick") == ("default", {})  # it has no smaller one
     assert configuration_of(Spade.paper(crop=None), "paper") == ("paper", {"crop": None})
+
+
+def test_a_category_given_twice_is_measured_once(root):
+    assert [row["category"] for row in measure(root, categories=["bolt", "bolt"]).rows] == ["bolt"]
+
+
+def test_a_refused_setting_that_is_no_number_does_not_spoil_the_document(root):
+    found = measure(root, "spade", "patchcore", settings={**TINY, "coreset": float("nan")})
+    document = json.dumps(found.to_json(), allow_nan=False)
+    assert json.loads(document)["results"][1]["settings"]["coreset"] == "nan"
 
 
 def test_a_run_is_the_same_from_its_json(root):
@@ -252,6 +267,14 @@ def test_nothing_is_done_twice_and_nothing_old_is_taken_for_new(root, results, t
     picture = tmp_path / "moved" / "bolt" / "test" / "good" / "000.png"
     picture.write_bytes(picture.read_bytes() + bytes(10))  # as many pictures, but not the same
     assert measure(tmp_path / "moved", "spade", "patchcore", categories=[], results=results).reused == 2
+    shutil.copytree(root, tmp_path / "bitmaps")
+    for part in ("train", "test"):  # another picture of the same name and length, as bitmaps of one camera all are
+        picture = tmp_path / "bitmaps" / "bolt" / part / "good" / "000.png"
+        content = bytearray(picture.read_bytes())
+        before = data_hash(open_dataset(tmp_path / "bitmaps").category("bolt"))
+        content[-20] ^= 1
+        picture.write_bytes(content)
+        assert data_hash(open_dataset(tmp_path / "bitmaps").category("bolt")) != before
     assert measure(root, results=results, settings={**TINY, "kappa": 2}).reused == 0
     assert measure(root, results=results, seeds=[7]).reused == 0
     assert measure(root, results=results, pro_limit=0.2).reused == 0
@@ -270,6 +293,14 @@ def test_what_a_result_depends_on(root, monkeypatch):
     assert len({same, key(Spade(**TINY, kappa=2)), key(PatchCore(**TINY)), key(pro_limit=0.2)}) == 4
     monkeypatch.setattr("spadework.__version__", "99")
     assert key() != same
+
+
+def test_code_that_was_changed_since_the_call_began_is_not_filed_under_the_old(root, results, monkeypatch):
+    """In a clone: the process of the run imports the new files, while the key is of the old ones."""
+    monkeypatch.setattr(workers, "code_hash", lambda cls: "before")
+    (row,) = measure(root, results=results, jobs=1).rows
+    assert row["image_auroc"] is None
+    assert "the code of 'spade' was changed since this call began" in row["error"]
 
 
 def test_code_that_decides_an_answer_is_counted_and_no_other():
@@ -344,6 +375,8 @@ def test_other_files_in_the_folder_are_left_alone(root, results):
     (results.path / "notes.json").write_text("{}")
     (results.path / ".half.tmp").write_text("{")
     measure(root, results=results)
+    (path,) = results.path.glob("spade-*.json")
+    path.with_name(f"{path.name}.bak").write_bytes(path.read_bytes()[:100])
     records, problems = read_folder(results.path)
     assert (len(records), problems) == (1, [])
     assert (results.path / "notes.json").read_text() == "{}"
@@ -409,6 +442,37 @@ def test_a_run_that_another_process_is_at_is_waited_for(jobs, root, results, mon
     found = measure(root, results=results, jobs=jobs)
     thread.join()
     assert (found.reused, found.rows[0]["n_train"]) == (1, 77)
+
+
+def test_a_result_under_the_name_of_another_run_is_not_that_run(root, results):
+    """As a careless copy leaves it: sound in itself, but of other settings."""
+    first = measure(root, results=results)
+    (path,) = results.path.glob("*.json")
+    (record,) = results.records()[0]
+    asked = {**record.identity, "settings": {**record.identity["settings"], "kappa": 2}}
+    path.rename(results.file_of(asked))
+    with pytest.raises(DamagedResultError, match=r"of another run .*key is"):
+        results.find(asked)
+    assert first.reused == 0
+
+
+def test_a_hold_on_a_claim_that_was_just_given_up_is_none(results, monkeypatch):
+    """Between opening the file of a claim and locking it, its owner may let go of it: the file is then nobody's name any more."""
+    own = {"detector": "spade", "category": "bolt"}
+    first = results.claim(own)
+    real = benchmark_results.lock_file
+
+    def lock_file(descriptor):
+        first.release()
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(benchmark_results, "lock_file", lock_file)
+        second = results.claim(own)
+    assert second is not None
+    assert results.claim(own) is None
+    second.release()
+    assert list((results.path / ".claims").iterdir()) == []
 
 
 def test_where_a_file_system_has_no_locks_everything_is_free(root, results, monkeypatch):

@@ -7,8 +7,9 @@ import pytest
 from builders import defective_picture, normal_pictures, rng_of
 from scipy.stats import multivariate_normal
 
-from spadework.detectors.texture_inspection import TextureInspection, _matrix, compress, image_pyramid, united
+from spadework.detectors.texture_inspection import TextureInspection, _matrix, _whole, compress, image_pyramid, united
 from spadework.errors import InputError
+from spadework.mixture import fit_mixture
 
 SMALL = {"image_size": 64, "levels": 2, "components": 3, "training_patches": 500, "calibration_images": 5}
 PICTURES = normal_pictures(6)
@@ -23,6 +24,15 @@ def test_a_patch_is_its_relative_difference_to_its_mean_compressed():
     np.testing.assert_allclose(found[0], matrix @ ((patch - patch.mean()) / (patch.mean() + 1)))
     mirrored = picture[[2, 1, 0, 1, 2]][:, [2, 1, 0, 1, 2]].astype(float).transpose(2, 0, 1).ravel()
     np.testing.assert_allclose(found[1], matrix @ ((mirrored - mirrored.mean()) / (mirrored.mean() + 1)))
+
+
+def test_a_mixture_of_fewer_gaussians_says_the_same_with_copies():
+    rows = np.repeat(rng_of("few").normal(size=(2, 3)), 30, axis=0)
+    few = fit_mixture(rows, 5)
+    whole = _whole(few, 5)
+    assert (len(few.weights), len(whole.weights)) == (2, 5)
+    assert whole.weights.sum() == pytest.approx(1)
+    np.testing.assert_allclose(whole.log_likelihoods(rows), few.log_likelihoods(rows))
 
 
 def test_light_changes_little():

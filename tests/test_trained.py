@@ -124,6 +124,17 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         Small(checkpoints=tmp_path).fit(PICTURES)
 
 
+@pytest.mark.parametrize("what", ["code_hash", "versions"])
+def test_a_training_of_other_code_or_versions_is_not_taken_up(what, tmp_path, monkeypatch):
+    """A result is filed under the code and the versions of now, so its weights must be theirs."""
+    Small(checkpoints=tmp_path).fit(PICTURES)
+    monkeypatch.setattr(f"spadework.fingerprint.{what}", lambda detector: "another")
+    steps = []
+    Small(checkpoints=tmp_path).fit(PICTURES, progress=lambda *step: steps.append(step[0]))
+    assert any(step.startswith("training") for step in steps)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_checkpoints_hold_no_pickle_and_come_as_often_as_said(tmp_path, monkeypatch):
     saved = []
     real = training.Checkpoint.save
@@ -228,6 +239,7 @@ def test_durations_in_words(seconds, text):
         ("device", "gpu", 'device must be "cpu", "cuda"'),
         ("checkpoints", 3, "checkpoints"),
         ("threads", 0, "threads"),
+        ("smoothing", 9, "smoothing must be at most 8, the side of what the method sees"),
     ],
 )
 def test_bad_settings_are_refused_by_name(setting, value, told):

@@ -88,6 +88,29 @@ def test_places_that_nobody_saw_count_for_nothing():
     np.testing.assert_allclose(found, np.where(known, 95 / 5, 0))
 
 
+def test_places_beyond_the_model_s_border_count_for_nothing():
+    class Found:
+        def find(self, picture):
+            return Motion(np.array([[1.0, 0, 10], [0, 1, 0]]), 1.0)
+
+    size = (40, 40)
+    centre, spread, known = np.full(size, 100, np.float32), np.full(size, 5, np.float32), np.ones(size, bool)
+    found = VariationModel()._deviation(np.full(size, 200, np.uint8), Found(), centre, spread, known)
+    np.testing.assert_allclose(found, np.where(np.arange(40) >= 10, 20, 0) * np.ones(size))
+
+
+@pytest.mark.parametrize("mode", ["mean", "median"])
+def test_where_some_saw_nothing_the_others_alone_count(mode):
+    """Beyond a picture's border its border goes on: that is no observation."""
+    shifted = Motion(np.array([[1.0, 0, 10], [0, 1, 0]]), 1.0)
+    pictures = [np.full((40, 40), value, np.float32) for value in (100, 110, 200)]
+    centre, spread, known = summarise(pictures, [STILL, STILL, shifted], mode=mode)
+    assert known.all()
+    np.testing.assert_allclose(centre[:, 30:], 105)
+    np.testing.assert_allclose(spread[:, 30:], 5 if mode == "mean" else 5 * 1.4826, rtol=1e-5)
+    np.testing.assert_allclose(centre[:, :30], 410 / 3 if mode == "mean" else 110, rtol=1e-5)
+
+
 def test_the_original_size_is_that_of_the_pictures(tmp_path):
     pictures = normal_pictures(6, size=(50, 70))
     paper = VariationModel.paper(align="none").fit(pictures, path=tmp_path / "m.spade")
@@ -105,6 +128,11 @@ def test_the_order_of_pictures_and_threads_change_nothing():
     one = VariationModel(image_size=120, threads=1).fit(parts(6)).predict(parts(1))
     two = VariationModel(image_size=120, threads=2).fit(parts(6)[::-1]).predict(parts(1))
     np.testing.assert_array_equal(one.score_map, two.score_map)
+
+
+def test_smoothing_is_at_most_the_side_of_the_original_pictures():
+    with pytest.raises(InputError, match="smoothing must be at most 70, the side of what the method sees, not 71"):
+        VariationModel.paper(align="none", smoothing=71).fit(normal_pictures(2, size=(50, 70)))
 
 
 @pytest.mark.parametrize(

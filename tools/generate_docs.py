@@ -1,4 +1,4 @@
-"""Write the generated parts of the docs: docs/cli.md from the commands, tables from the benchmarks' JSON.
+"""Write the generated parts of the docs: docs/cli.md from the commands, tables and figures from the benchmarks' JSON.
 
 python tools/generate_docs.py            # write
 python tools/generate_docs.py --check    # fail if anything is out of date
@@ -13,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+
+import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -67,6 +69,7 @@ def with_tables(text: str) -> str:
 def generated() -> dict[Path, str]:
     """Every generated document and what it should say."""
     documents = {ROOT / "docs" / "cli.md": command_line()}
+    documents[ROOT / "docs" / "images" / "detectors.svg"] = figures.detectors(RESULTS)
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         if path.name != "cli.md":
             documents[path] = with_tables(path.read_text(encoding="utf-8"))
@@ -83,6 +86,7 @@ def main() -> None:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.relative_to(ROOT).as_posix())
             if not check:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text, encoding="utf-8")
     if stale:
         sys.stdout.write(f"{'out of date' if check else 'written'}: {', '.join(stale)}\n")

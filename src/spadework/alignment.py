@@ -180,7 +180,9 @@ def _turned(angle: float, shape: tuple[int, ...]) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _window(shape: tuple[int, ...]) -> np.ndarray:
     """1 in the middle, falling to 0 at the inscribed ellipse: what turns within it stays within the picture."""
-    y, x = (np.linspace(-1, 1, side) for side in shape)
+    y, x = (
+        np.linspace(-1, 1, side) if side > 2 else np.zeros(side) for side in shape
+    )  # nothing lies within two pixels
     radius = np.sqrt(y[:, None] ** 2 + x**2)
     window = np.asarray(np.cos(np.clip((radius - 0.6) / 0.4, 0, 1) * np.pi) / 2 + 0.5, np.float32)
     window.setflags(write=False)  # cached: shared by every caller

@@ -71,7 +71,7 @@ def run_benchmark(
 
     Args:
         dataset: of `open_dataset`.
-        categories: names; empty for all.
+        categories: names, each once; empty for all.
         detectors: names in the registry, or "all".
         settings: of the detectors' constructors. With one detector, one that it does not have is an error; with several, each takes those it has.
         paper: start from each detector's published configuration.
@@ -91,7 +91,7 @@ def run_benchmark(
     """
     if paper and quick:
         raise InputError("paper and quick are two configurations: choose one.")
-    chosen = [dataset.category(name) for name in categories] if categories else list(dataset.categories)
+    chosen = [dataset.category(name) for name in dict.fromkeys(categories)] if categories else list(dataset.categories)
     configuration = "paper" if paper else "quick" if quick else "default"
     asked = Asked(dict(settings or {}), configuration, list(seeds), pro_limit, resolution)
     planned = plan(chosen_detectors(detectors), chosen, asked)
@@ -225,7 +225,7 @@ class _Ledger:
             self.tell(f"{run.title}: {_told(outcome.row)}")
 
     def _identity(self, run: Run) -> dict[str, Any]:
-        if run.category.name not in self._data:  # listing a category is slow on a network drive, and many runs share it
+        if run.category.name not in self._data:  # its files are read for it, and many runs share it
             self._data[run.category.name] = data_hash(run.category)
         options: dict[str, Any] = {
             "pro_limit": run.pro_limit,

@@ -85,6 +85,21 @@ class Series:
         return tuple(sorted(seed for seed in found if seed is not None))
 
     @property
+    def how(self) -> str:
+        """In one word, how far from published settings it is: "quick" (scaled down), "default", "changed", or "here" for none of these."""
+        rows = [run.row for runs in self.runs.values() for run in runs.values()]
+        if any("quick" in (row["configuration"], row["scale"]) for row in rows):
+            return "quick"
+        if any(row["configuration"] != "paper" for row in rows):
+            return "default"
+        return "changed" if any(row["changed"] for row in rows) else "here"
+
+    @property
+    def fewer_seeds(self) -> tuple[str, ...]:
+        """Categories that were not measured with every seed that others were."""
+        return tuple(name for name, runs in self.runs.items() if not set(runs) >= set(self.seeds))
+
+    @property
     def failures(self) -> dict[str, str]:
         """Category -> why a run of it failed."""
         return {name: run.row["error"] for name, runs in self.runs.items() for run in runs.values() if run.failed}
@@ -214,7 +229,12 @@ def _choose(records: list[Record]) -> tuple[list[Series], list[str]]:
     for detector in sorted(sets, key=_place):
         ranked = sorted(sets[detector].values(), key=_rank, reverse=True)
         chosen.append(Series(detector, _by_category(ranked[0])))
-        left_out += [f"{detector}: {len(other)} results of {described(other[0])}" for other in ranked[1:]]
+        older = len(ranked[0]) - sum(map(len, chosen[-1].runs.values()))
+        left_out += [f"{detector}: {older} older results of the same settings and other pictures"] if older else []
+        left_out += [
+            f"{detector}: {len(other)} results of {described(other[0])}{_apart(other[0], ranked[0][0])}"
+            for other in ranked[1:]
+        ]
     return chosen, left_out
 
 
@@ -272,6 +292,19 @@ def _by_category(records: list[Record]) -> dict[str, dict[int | None, Record]]:
 # ---- in words ----------------------------------------------------------------------------------------------------------------
 
 
+def _apart(record: Record, shown: Record) -> str:
+    """In words, versions and settings that set a record apart from the one shown and that `described` does not tell."""
+    own, other = record.identity, shown.identity
+    words = [f"{name} {value}" for name, value in own["versions"].items() if other["versions"].get(name) != value]
+    changed = set(record.row["changed"]) | {"seed"}
+    words += [
+        f"{name}={json.dumps(value)}"
+        for name, value in own["settings"].items()
+        if name not in changed and other["settings"].get(name) != value
+    ]
+    return f", apart by {', '.join(words)}" if words else ""
+
+
 def described(record: Record) -> str:
     """Return how a record was made, in words: configuration, what was changed in it, scale, network, versions."""
     row, identity = record.row, record.identity
@@ -281,6 +314,7 @@ def described(record: Record) -> str:
         words.append("scaled down")
     if identity["backbone"]:
         words.append(f"network {row.get('backbone') or row['settings'].get('backbone')} ({identity['backbone'][:12]})")
+    words.append(f"pixels compared at the {'picture' if identity['resolution'] == 'original' else 'network'}'s size")
     return ", ".join([*words, f"Spadework {identity['versions']['spadework']} (code {identity['code'][:8]})"])
 
 
@@ -302,6 +336,10 @@ def notes_of(series: Series) -> list[str]:
             f"{series.detector}: NOT MEASURED ON THE WHOLE OF MVTec AD: {len(series.other_pictures)} categories hold other numbers of pictures "
             f"({name}: {train} to learn from, {test} to judge; MVTec AD has {COUNTS[name].train} and {COUNTS[name].test}). "
             "Published numbers are no comparison, so no difference is given."
+        )
+    if series.fewer_seeds:
+        notes.append(
+            f"{series.detector}: not all seeds were measured of {', '.join(series.fewer_seeds)}; means take what there is."
         )
     over = categories_of(series.detector)
     if len(over) < len(CATEGORIES):

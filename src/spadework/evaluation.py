@@ -217,6 +217,7 @@ def _row(
         "fit_seconds": _rounded(getattr(detector, "fit_seconds_", None)),
         "predict_seconds_per_image": None,
         "peak_memory_mb": peak_memory_mb(),
+        "model_mb": model_mb(detector),
         "model_hash": detector.model_hash(),
         "backbone_hash": backbone["hash"] if backbone else None,
         "spadework": __version__,
@@ -230,9 +231,15 @@ def failed_row(category: Category, detector: str, settings: dict[str, Any], reas
 
     known: dict[str, Any] = {"dataset": category.dataset, "root": os.fspath(category.root), "category": category.name}
     known |= {"detector": detector, "settings": settings, "scale": None}
-    empty = dict.fromkeys(("backbone", *MEASURES, "fit_seconds", "predict_seconds_per_image", "peak_memory_mb"))
+    empty = dict.fromkeys(("backbone", *MEASURES, "fit_seconds", "predict_seconds_per_image", "peak_memory_mb", "model_mb"))
     counts = {"n_train": len(category.train), "n_test": len(category.test), "spadework": __version__}
     return known | counts | empty | {"error": reason, "reasons": dict.fromkeys(empty, reason)}
+
+
+def model_mb(detector: Detector) -> float:
+    """Size of a fitted model's folder in MiB."""
+    folder = detector.folder_.path
+    return round(sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 2**20, 2)
 
 
 def peak_memory_mb() -> float | None:

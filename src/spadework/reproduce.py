@@ -11,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
+import numpy as np
+
 from spadework.benchmark import Benchmark, do_runs
 from spadework.comparison import Comparison, compare
-from spadework.datasets import Category, Dataset, open_dataset
+from spadework.datasets import Category, Dataset, Sample, open_dataset
+from spadework.datasets.sample import read_mask
 from spadework.detectors import DETECTORS
 from spadework.detectors.reading import Progress
 from spadework.errors import DatasetError
@@ -25,7 +29,7 @@ from spadework.workers import Announce
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What was measured, and the tables made of it. missing: what the data set lacks, in words."""
+    """What was measured, and the tables made of it. missing: what the data set lacks of MVTec AD, or has too much, in words."""
 
     benchmark: Benchmark
     comparison: Comparison
@@ -66,6 +70,7 @@ def reproduce(
         InputError: an unknown detector, or a setting that is refused.
         OutputError: results cannot be written.
     """
+    names, absent = _systems(detectors)
     dataset = open_dataset(root, "mvtec")
     missing = check_whole(dataset)
     if missing and not partial:
@@ -75,7 +80,7 @@ def reproduce(
             f"{TOTAL.defective} defective ones to judge):\n{listed}\n"
             "Complete it, or go on with what is there by --partial: the tables then say so."
         )
-    names, absent = _systems(detectors)
+    missing += check_regions(dataset)
     categories = [category for category in dataset.categories if category.name in CATEGORIES]
     if not categories:
         raise DatasetError(f"{root}: has none of the categories of MVTec AD: {', '.join(CATEGORIES)}.")
@@ -121,6 +126,34 @@ def check_whole(dataset: Dataset) -> tuple[str, ...]:
         f"{name}: is no category of MVTec AD and is passed over" for name in found if name not in CATEGORIES and lines
     ]
     return tuple(lines)
+
+
+def check_regions(dataset: Dataset) -> tuple[str, ...]:
+    """Return where masks hold another number of defective regions than MVTec AD, in words. Reads the masks of categories that are whole.
+
+    Regions are counted as the measures do, by 8-connection.
+
+    Raises:
+        DatasetError: a mask cannot be read.
+    """
+    lines = []
+    for category in dataset.categories:
+        counts = COUNTS.get(category.name)
+        known = counts and (counts.train, counts.good, counts.defective, counts.groups)
+        if counts is None or known != _counts(category) or not category.has_masks:
+            continue
+        found = sum(_regions(sample) for sample in category.test if sample.is_anomalous)
+        if found != counts.regions:
+            lines.append(
+                f"{category.name}: found {found} defective regions in its masks; MVTec AD has {counts.regions}"
+            )
+    return tuple(lines)
+
+
+def _regions(sample: Sample) -> int:
+    assert sample.mask_path is not None
+    mask = read_mask(sample.mask_path, above=sample.mask_above).astype(np.uint8)
+    return cv2.connectedComponents(mask, connectivity=8)[0] - 1  # less the background
 
 
 def _counts(category: Category) -> tuple[int, int, int, int]:

@@ -30,7 +30,7 @@ from spadework.fingerprint import key_of
 from spadework.storage import lock_file
 
 FORMAT, VERSION = "spadework-result", 1
-NAME = re.compile(r"-[0-9a-f]{16}\.json")
+NAME = re.compile(r"-[0-9a-f]{16}\.json\Z")
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of a file system that has none
 MEASURED = ("image_auroc", "pixel_auroc", "pro", "image_ap", "pixel_ap")
 
@@ -105,7 +105,14 @@ class Results:
             DamagedResultError: there is a file, but it cannot be used.
         """
         path = self.file_of(identity)
-        return read_record(path) if path.exists() else None
+        if not path.exists():
+            return None
+        record = read_record(path)
+        if record.key != key_of(dict(identity)):  # a file that was renamed or copied by hand
+            raise DamagedResultError(
+                f"{path}: is the result of another run than its name says: its key is {record.key[:16]}."
+            )
+        return record
 
     def write(self, record: Record) -> Path:
         """Write a record in one step, also over an older one.
@@ -135,18 +142,29 @@ class Results:
             OutputError: the folder cannot be written.
         """
         path = self._claims / key_of(dict(identity))[:16]
-        with as_output_error(path):
-            file = open(path, "a+b")  # noqa: SIM115 - held until release
-        try:
-            lock_file(file.fileno())
-        except OSError as error:
+        while True:
+            with as_output_error(path):
+                file = open(path, "a+b")  # noqa: SIM115 - held until release
+            try:
+                lock_file(file.fileno())
+            except OSError as error:
+                file.close()
+                return Claim() if error.errno in NO_LOCKS else None
+            if _still_stands(path, file):
+                return Claim(path, file)
             file.close()
-            return Claim() if error.errno in NO_LOCKS else None
-        return Claim(path, file)
 
     def records(self) -> tuple[list[Record], list[str]]:
         """Return all records in the order of their names, and for each file that cannot be used a sentence that names it."""
         return read_folder(self.path)
+
+
+def _still_stands(path: Path, file: IO[bytes]) -> bool:
+    """Whether a locked file is still the one of its name: between opening and locking it, its owner may have let go and deleted it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def read_folder(path: str | os.PathLike[str]) -> tuple[list[Record], list[str]]:

@@ -225,7 +225,7 @@ def _run_of(category: Category, detector: Detector, asked: Asked) -> Run:
         settings=_plain(detector.settings()),
         configuration=configuration,
         changed=changed,
-        scale=detector.scale,
+        scale="quick" if configuration == "quick" and detector.QUICK else detector.scale,
         pro_limit=float(asked.pro_limit),
         resolution=check_measuring(detector, asked.pro_limit, asked.resolution),
     )
@@ -295,7 +295,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_json(value: object) -> bool:
     try:
-        json.dumps(value)
+        json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         return False
     return True

@@ -27,11 +27,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from spadework.detectors import get_detector
 from spadework.files import write_file
+from spadework.fingerprint import code_hash
 from spadework.results import Claim
 from spadework.runs import Outcome, Run, failed, perform
 
 COMMAND = (sys.executable, "-m", "spadework.workers")
+CHANGED = "the code of {!r} was changed since this call began, which imported the old one. Run it again."
 POLL, BUSY = 0.05, 1.0  # seconds between looks at the runs under way, and at those that another call is doing
 
 
@@ -184,7 +187,8 @@ class _Child:
     def __init__(self, run: Run, claim: Claim, *, jobs: int) -> None:
         self.run, self.claim, self.peak, self.resident = run, claim, 0.0, 0.0
         self._folder = Path(tempfile.mkdtemp(prefix="spadework-run-"))
-        (self._folder / "run.json").write_text(json.dumps(run.to_json()), encoding="ascii")
+        content = {"run": run.to_json(), "code": code_hash(get_detector(run.detector))}
+        (self._folder / "run.json").write_text(json.dumps(content), encoding="ascii")
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(
                 [*COMMAND, str(self._folder)],
@@ -261,8 +265,10 @@ def _resident_mb(process: int) -> float:
 def main(folder: str) -> None:
     """Do the run in FOLDER/run.json; leave FOLDER/outcome.json."""
     threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
-    run = Run.from_json(json.loads((Path(folder) / "run.json").read_bytes()))
-    outcome = perform(run)
+    asked = json.loads((Path(folder) / "run.json").read_bytes())
+    run = Run.from_json(asked["run"])
+    changed = code_hash(get_detector(run.detector)) != asked["code"]
+    outcome = failed(run, CHANGED.format(run.detector)) if changed else perform(run)
     content: dict[str, Any] = {"row": outcome.row, "traceback": outcome.traceback}
     write_file(Path(folder) / "outcome.json", json.dumps(content, allow_nan=False).encode())
 

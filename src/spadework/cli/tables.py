@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spadework.cli import options
-from spadework.cli.console import note, progress_bar, say
+from spadework.cli.console import check_target, note, progress_bar, say
 
 if TYPE_CHECKING:
     from spadework.comparison import Comparison
@@ -83,6 +83,7 @@ def reproduce(
     from spadework.results import Results
 
     form = _form(form, out)
+    check_target(None if out is None else str(out))
     with progress_bar() as progress:
         found = run(
             root,

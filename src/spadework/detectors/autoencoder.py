@@ -103,6 +103,10 @@ class Autoencoder(TrainedDetector):
             raise InputError(f"{name} must be 32, 64, 128, 256 or a further power of two, not {side}.")
         if side > self.image_size:
             raise InputError(f"patch must be at most image_size, {self.image_size}, not {side}.")
+        if self.patch is not None and self.stride > side:
+            raise InputError(
+                f"stride must be at most the patch's side, {side}, so that no pixel is left out, not {self.stride}."
+            )
         if self.rotation is not None:
             check.not_negative(self.rotation, "rotation")
         check.share(self.shift, "shift", zero=True)

@@ -8,7 +8,7 @@ reconstruction + Kullback-Leibler + adversarial + 0.01 * mean(1 - A) (secondary)
 brought to picture size; 256 x 256, Adam at 1e-4, 150 epochs, batch 16 (secondary). Reconstruction as the mean squared difference, codes of 100 numbers a place,
 both terms as means over their numbers, Adam's beta1 0.5 for the discriminator (recalled or our choice). The sigmoid is taken of the weighted sum itself:
 rectified first, as Grad-CAM is, attention would never fall below a half and not learn where the sum is negative (our choice).
-Image score: the highest value of the map (the paper gives none).
+Image score: the mean of the map (the paper gives none that we know of; the highest value is 1 to the last digit for every picture once the sum is large).
 Left out: the pre-training of the discriminator on a large set of faces, and that of the encoder, if it had one (not known): both start from scratch.
 Differences: a tenth of the normal pictures is held out of the training for the threshold.
 Cannot: draw sharp borders: the map has one value for 32 x 32 pixels, interpolated. Nothing makes attention lower at a defect, except that none was seen.
@@ -162,7 +162,8 @@ class CAVGARu(TrainedDetector):
         with torch.enable_grad():
             features = network.features(signed(view[None], network)).requires_grad_()
             attended = grad_cam(features, network.mean(features), learning=False)
-        return Judgement(torch.sigmoid(-attended)[0].detach().cpu().numpy())  # 1 - A, exact also where A is nearly 1
+        ignored = torch.sigmoid(-attended)[0].detach().cpu().numpy()  # 1 - A, exact also where A is nearly 1
+        return Judgement(ignored, float(ignored.mean(dtype=np.float64)))
 
 
 def grad_cam(features: Any, target: Any, *, learning: bool) -> Any:

@@ -30,8 +30,12 @@ class Settings:
 
     @property
     def scale(self) -> str:
-        """ "quick" where every setting that `QUICK` changes has its value, "full" otherwise, also for a method without `QUICK`."""
-        scaled = self.QUICK and all(_plain(getattr(self, name)) == _plain(value) for name, value in self.QUICK.items())
+        """ "quick" where every setting that `QUICK` changes is changed towards its value, "full" otherwise, also for a method without `QUICK`."""
+        parameters = inspect.signature(type(self).__init__).parameters
+        scaled = self.QUICK and all(
+            _is_towards(_plain(getattr(self, name)), _plain(value), _plain(parameters[name].default))
+            for name, value in self.QUICK.items()
+        )
         return "quick" if scaled else "full"
 
     @classmethod
@@ -47,6 +51,12 @@ class Settings:
         defaults = {key: _plain(p.default) for key, p in inspect.signature(type(self).__init__).parameters.items()}
         changed = ", ".join(f"{key}={value!r}" for key, value in self.settings().items() if defaults.get(key) != value)
         return f"{type(self).__name__}({changed})"
+
+
+def _is_towards(value: Any, quick: Any, default: Any) -> bool:
+    """Whether a setting is the quick one, or a number on its side of the default: fewer still is scaled down as well."""
+    numbers = all(isinstance(each, (int, float)) for each in (value, quick, default))
+    return value == quick or (numbers and (value - default) * (quick - default) > 0)
 
 
 def _plain(value: object) -> Any:

@@ -15,9 +15,7 @@ import numpy as np
 FIXED_STEPS, STEPS, INVERSE_STEPS = 10, 100, 6
 ENOUGH = 1e-10  # relative change of all parameters at which the maximum is reached
 FARTHEST = 10.0  # times smaller or larger in one step
-LARGEST = (
-    1e8  # of a parameter: vectors all alike have no most likely distribution, the parameters would grow without end
-)
+LARGEST = 1e8  # sum of the parameters: vectors all alike have no most likely distribution, they would grow without end
 
 
 def fit_dirichlet(mean_logs: np.ndarray) -> np.ndarray:
@@ -31,15 +29,20 @@ def fit_dirichlet(mean_logs: np.ndarray) -> np.ndarray:
     wanted = torch.from_numpy(np.atleast_2d(np.array(mean_logs, np.float64)))  # (m, k)
     alpha = torch.ones_like(wanted)
     for _ in range(FIXED_STEPS):
-        alpha = _inverse_digamma(torch.digamma(alpha.sum(dim=1, keepdim=True)) + wanted).clamp(max=LARGEST)
+        alpha = _bounded(_inverse_digamma(torch.digamma(alpha.sum(dim=1, keepdim=True)) + wanted))
     for _ in range(STEPS):
         step = _newton_step(alpha, wanted)
-        found = torch.clamp(alpha - step, alpha / FARTHEST, alpha * FARTHEST).clamp(max=LARGEST)
+        found = _bounded(torch.clamp(alpha - step, alpha / FARTHEST, alpha * FARTHEST))
         settled = bool(((found - alpha).abs() <= ENOUGH * alpha).all())
         alpha = found
         if settled:
             break
     return np.asarray(alpha.numpy().reshape(np.shape(mean_logs)))
+
+
+def _bounded(alpha: Any) -> Any:
+    """All made smaller together where their sum is too large: cut off one by one they would lose their shares of it."""
+    return alpha * (LARGEST / alpha.sum(dim=1, keepdim=True)).clamp(max=1.0)
 
 
 def _newton_step(alpha: Any, wanted: Any) -> Any:

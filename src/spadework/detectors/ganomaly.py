@@ -3,9 +3,9 @@
 In: normal pictures. Out, for a new one: an image score, the mean squared difference of its two codes. No map.
 Letters: `x` a picture in -1..1, `z` its code, `x'` the copy, `z'` the code of the copy, `f` the features of the discriminator.
 
-Recipe, all verified in the authors' code unless marked: networks of DCGAN, pictures of 32 x 32, codes of 100 numbers, 64 filters, batch 64, 15 epochs, Adam
+Recipe, all verified in the authors' code: networks of DCGAN, pictures of 32 x 32, codes of 100 numbers, 64 filters, batch 64, 15 epochs, Adam
 at 2e-4 with beta1 0.5. Loss of the generator: |f(x) - f(x')|^2 + 50 |x - x'| + |z - z'|^2, means each; of the discriminator: half the binary
-cross-entropies of x and x'. The discriminator is drawn anew when its loss falls below 1e-5 (recalled). Score: the mean of (z - z')^2.
+cross-entropies of x and x'. The discriminator is drawn anew when its loss falls below 1e-5. Score: the mean of (z - z')^2.
 Differences: the authors' code keeps the epoch of the best ROCAUC on the test pictures; here the last epoch counts, for nothing is chosen on test data.
 It stretches the scores of a test set to 0..1, which changes no order and needs the test set; here they stay as they are. Batch normalisation is fixed
 when a picture is inspected, so that an answer depends on that picture alone. A tenth of the normal pictures is held out for the threshold.

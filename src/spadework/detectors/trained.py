@@ -22,6 +22,7 @@ import numpy as np
 
 from spadework import check
 from spadework.detectors.base import Detector
+from spadework.detectors.features import check_smoothing
 from spadework.detectors.reading import Progress, Seen
 from spadework.detectors.training import Course, check_device, import_torch, settled, train
 from spadework.detectors.weights import Checkpoint, Layout, fill_network, keep_networks
@@ -129,7 +130,7 @@ class TrainedDetector(Detector):
         if self.checkpoints is not None:
             check.path(self.checkpoints, "checkpoints")
         check.whole(self.seed, "seed")
-        check.not_negative(self.smoothing, "smoothing")
+        check_smoothing(self.smoothing, self._view())
         check.share(self.max_false_alarms, "max_false_alarms")
         check.thread_count(self.threads)
 
@@ -194,9 +195,12 @@ class TrainedDetector(Detector):
         )
 
     def _fingerprint(self, hashes: list[str]) -> str:
-        """What tells this training from all others: method, settings, pictures."""
+        """What tells this training from all others: method, settings, pictures, and the code and versions that it runs on."""
+        from spadework.fingerprint import code_hash, versions  # which needs detectors
+
         settings = {name: value for name, value in self.settings().items() if name not in ASIDE}
-        return hashlib.sha256(json.dumps([self.name, settings, hashes], sort_keys=True).encode()).hexdigest()
+        content = [self.name, settings, hashes, code_hash(type(self)), versions(self)]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _open(self, folder: ModelFolder) -> None:
         layouts = folder.header["networks"]

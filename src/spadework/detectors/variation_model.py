@@ -29,6 +29,7 @@ import numpy as np
 
 from spadework import check
 from spadework.alignment import STILL, Aligner, Motion, correlation
+from spadework.detectors.features import check_smoothing
 from spadework.detectors.held_out import Draw
 from spadework.detectors.pixels import PixelDetector
 from spadework.detectors.reading import Seen, work_ahead
@@ -128,6 +129,7 @@ class VariationModel(PixelDetector):
         learn, held = draw.deal(learn=self.training_images, hold=int(self.calibration_images))
         if size is None:
             return
+        check_smoothing(self.smoothing, View(size))
         pictures = [picture.astype(np.float32) for picture in learn]
         motions = self._aligned(pictures)
         centre, spread, known = summarise(pictures, motions, mode=self.mode)

@@ -1,5 +1,6 @@
 """Wide residual networks, as Geom classifies with. Imported only when one is trained or used.
 
+First weights, and the mean over blocks of 8 x 8 places, are those of the code of Geom's authors.
 Letters: `n` pictures, `s` their side, `k` classes.
 Source: Zagoruyko and Komodakis 2016, Wide Residual Networks, BMVC, arXiv:1605.07146.
 """
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 GROUPS = (16, 32, 64)  # filters before widening
+BLOCK = 32  # pixels a side of what one block of 8 x 8 places stands for
 
 
 class Block(nn.Module):  # type: ignore[misc]
@@ -31,10 +33,14 @@ class Block(nn.Module):  # type: ignore[misc]
 
 
 class WideResNet(nn.Module):  # type: ignore[misc]
-    """WRN-depth-widen: three groups of (depth - 4) / 6 blocks, then a mean over places and a linear layer."""
+    """WRN-depth-widen: three groups of (depth - 4) / 6 blocks, then means over blocks of 8 x 8 places, one for pictures of 32 x 32, and a linear layer.
 
-    def __init__(self, *, depth: int, widen: int, classes: int, channels: int = 3) -> None:
+    Sides that are no multiple of 32 have the whole blocks that fit, a little larger; smaller ones have one.
+    """
+
+    def __init__(self, *, depth: int, widen: int, classes: int, side: int = BLOCK, channels: int = 3) -> None:
         super().__init__()
+        self.means = max(1, side // BLOCK)  # a side
         self.stem = nn.Conv2d(channels, GROUPS[0], 3, padding=1, bias=False)
         blocks: list[nn.Module] = []
         before = GROUPS[0]
@@ -44,9 +50,16 @@ class WideResNet(nn.Module):  # type: ignore[misc]
                 before = filters
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(before)
-        self.last = nn.Linear(before, classes)
+        self.last = nn.Linear(before * self.means**2, classes)
+        self._draw()
+
+    def _draw(self) -> None:
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+        nn.init.zeros_(self.last.bias)  # its weights PyTorch draws as they are wanted, within 1 / sqrt(inputs)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """`(n, channels, s, s)` to the logits of each class `(n, k)`."""
         maps = torch.relu(self.norm(self.blocks(self.stem(pictures))))
-        return self.last(maps.mean(dim=(2, 3)))
+        return self.last(torch.nn.functional.adaptive_avg_pool2d(maps, self.means).flatten(1))

@@ -7,7 +7,7 @@ In: a `Comparison`. Out: text. Each system has a column of published numbers, an
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -18,6 +18,11 @@ from spadework.report.style import STYLE
 
 TITLE = "SPADE and the systems it is compared with, on MVTec AD"
 NONE = "-"
+HEADS = {  # over what was measured, in place of "here"
+    "quick": "quick: measured here SCALED DOWN. It shows that a method runs, not how good it is.",
+    "default": "default: measured here with everyday settings, which are not the published ones.",
+    "changed": "changed: measured here with other settings than the published ones.",
+}
 SUFFIXES = {".md": "markdown", ".tex": "latex", ".html": "html", ".htm": "html", ".txt": "text"}
 
 
@@ -52,16 +57,22 @@ def render(comparison: Comparison, form: str = "text", *, width: int = 120) -> s
         InputError: an unknown form.
     """
     check.one_of(form, "format", FORMS)
-    grids = [_grid(table) for table in comparison.tables] + [_others()]
-    return FORMS[form](grids, _notes(comparison), width)
+    heads = {series.detector: series.how for series in comparison.series}
+    grids = [_grid(table, heads) for table in comparison.tables] + [_others()]
+    return FORMS[form](grids, [_one_line(note) for note in _notes(comparison)], width)
 
 
-def _grid(table: Table) -> Grid:
+def _one_line(words: str) -> str:
+    """Words as they may stand in any form: what a library said as it died may hold line breaks and control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())
+
+
+def _grid(table: Table, heads: Mapping[str, str]) -> Grid:
     names = tuple(name.replace("_", " ") for name, _ in table.rows)
     title = f"{table.title}, %"
     if len(names) > 1:
         columns = zip(table.columns, zip(*(cells for _, cells in table.rows), strict=True), strict=True)
-        return Grid(title, ("category", *names), tuple(_group(system, cells) for system, cells in columns), True)
+        return Grid(title, ("category", *names), tuple(_group(system, cells, heads) for system, cells in columns), True)
     cells = table.rows[0][1]  # the mean alone: systems go down the page
     groups = [Group("", ("published",), (tuple(_published(cell) for cell in cells),))]
     if any(cell.measured is not None or cell.why for cell in cells):
@@ -70,11 +81,14 @@ def _grid(table: Table) -> Grid:
     return Grid(f"{title}, {MEAN}", ("system", *(each.title for each in table.columns)), tuple(groups), False)
 
 
-def _group(system: System, cells: Sequence[Cell]) -> Group:
-    """A system's columns: published, and where it was measured that too; of one that is not the paper's, measured alone."""
+def _group(system: System, cells: Sequence[Cell], heads: Mapping[str, str]) -> Group:
+    """A system's columns: published, and where it was measured that too; of one that is not the paper's, measured alone.
+
+    heads: over what was measured, by detector.
+    """
     known = [("publ.", tuple(_published(cell) for cell in cells))] if system in SYSTEMS else []
     if any(cell.measured is not None or cell.why for cell in cells):
-        known.append(("here", tuple(_measured(cell) for cell in cells)))
+        known.append((heads[system.detector], tuple(_measured(cell) for cell in cells)))
         known += [("diff.", tuple(_difference(cell) for cell in cells))] if system in SYSTEMS else []
     return Group(system.title, tuple(head for head, _ in known), tuple(column for _, column in known))
 
@@ -110,6 +124,7 @@ def _notes(comparison: Comparison) -> list[str]:
     notes.append(
         "publ. published; here measured, ± standard deviation over seeds; diff. measured less published, in points of a percent."
     )
+    notes += [note for head, note in HEADS.items() if any(series.how == head for series in comparison.series)]
     notes.append("A mean stands only where all its categories were measured. What was measured:")
     notes += [note for series in comparison.series for note in notes_of(series)]
     return notes + [f"Not in the tables: {words}." for words in comparison.left_out]
@@ -200,9 +215,10 @@ def _plain_markdown(words: str) -> str:
 
 # ---- LaTeX -------------------------------------------------------------------------------------------------------------------
 
+LATIN_END = "\u0180"  # from here on LaTeX knows no letter of itself
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": r"$<$", ">": r"$>$", "·": r"$\cdot$",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "|": r"$|$", **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }  # fmt: skip
 
 
@@ -246,7 +262,8 @@ def _latex_number(word: str) -> str:
 
 
 def _plain_latex(words: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in words)
+    plain = "".join(_LATEX.get(letter, letter if letter < LATIN_END else f"[U+{ord(letter):04X}]") for letter in words)
+    return plain.replace("--", "-{}-")  # an option's name, not a dash
 
 
 # ---- HTML --------------------------------------------------------------------------------------------------------------------
@@ -288,7 +305,7 @@ def _html_title(group: Group) -> str:
 
 
 def _html_marks(group: Group) -> list[str]:
-    kinds = {"here": "here", "measured": "here", "diff.": "diff", "difference": "diff"}
+    kinds = {**dict.fromkeys(("here", "measured", *HEADS), "here"), "diff.": "diff", "difference": "diff"}
     return [
         " ".join(filter(None, (kinds.get(head, ""), "first" if n == 0 else ""))) for n, head in enumerate(group.heads)
     ]
