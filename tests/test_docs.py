@@ -14,7 +14,7 @@ import spadework
 from spadework.backbones import list_backbones
 from spadework.datasets import LAYOUTS
 from spadework.datasets.synthetic import CATEGORIES
-from spadework.detectors import DETECTORS, describe
+from spadework.detectors import DETECTORS, describe, get_detector
 from spadework.evaluation import MEASURES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,6 +89,29 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     space: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), space)
+
+
+def test_the_detector_of_the_development_docs_works(tmp_path, monkeypatch):
+    """Fit, verdict, save, load, and a run in the benchmark, as the text says."""
+    from builders import defective_picture, mvtec_category, normal_pictures
+
+    from spadework import open_dataset
+    from spadework.benchmark import run_benchmark
+    from spadework.detectors import load_detector
+
+    (block,) = re.findall(r"```python\n(.*?)```", DOCS["development.md"], re.DOTALL)
+    (tmp_path / "mean_vector.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(DETECTORS, "mean-vector", "mean_vector:MeanVector")
+    model = get_detector("mean-vector")(image_size=48).fit(normal_pictures(6))
+    found = model.predict(defective_picture()[0])
+    assert (found.is_anomalous, found.score_map) == (True, None)
+    assert load_detector(model.save(tmp_path / "own.spade")).predict(defective_picture()[0]).score == found.score
+    mvtec_category(tmp_path / "set", "bolt")
+    names = ["spade", "mean-vector"]
+    settings = {"image_size": 48, "calibration_images": 0}
+    rows = run_benchmark(open_dataset(tmp_path / "set"), detectors=names, settings=settings).rows
+    assert [(row["detector"], row["image_auroc"] is not None) for row in rows] == [(name, True) for name in names]
 
 
 def test_public_names():

@@ -234,6 +234,14 @@ def test_several_runs_have_a_mean_that_is_undefined_if_one_is(tmp_path):
     assert (tmp_path / "report.html").is_file()
 
 
+def test_several_detectors_have_a_mean_each(tmp_path):
+    first = make_evaluation()
+    others = [first.row | {"detector": "padim", "image_auroc": value} for value in (0.2, 0.4)]
+    page = check_page(write_report(tmp_path, [first, *(make_evaluation(row=row) for row in others)]))
+    text = " ".join(page.text)
+    assert ("mean · padim" in text, "0.3000" in text, "mean · spade" in text) == (True, True, False)
+
+
 def test_cannot_be_written(tmp_path, monkeypatch):
     target = write_report(tmp_path / "a.html", [make_evaluation()])
     before = target.read_bytes()

@@ -112,7 +112,7 @@ def _name(each: Evaluation) -> str:
 
 
 def _summary(evaluations: Sequence[Evaluation]) -> str:
-    """A table of all runs, with the mean where there are several."""
+    """A table of all runs, with the mean of each detector that has several."""
     heads = ["", *TITLES.values(), "false alarms", "missed"]
     titles = "".join(f'<th scope="col">{escape(head)}</th>' for head in heads)
     rows = [f"<tr>{titles}</tr>"]
@@ -121,9 +121,16 @@ def _summary(evaluations: Sequence[Evaluation]) -> str:
         cells += [_measure_cell(each.row, key) for key in MEASURES_IN_ORDER]
         cells += [f"<td>{escape(text)}</td>" for text in _at_threshold(each)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    if len(evaluations) > 1:
-        cells = ['<th scope="row">mean</th>', *(f"<td>{_mean(evaluations, key)}</td>" for key in MEASURES_IN_ORDER)]
-        rows.append(f'<tr class="mean">{"".join(cells)}<td></td><td></td></tr>')
+    names = dict.fromkeys(each.row["detector"] for each in evaluations)
+    for name in names:
+        own = [each for each in evaluations if each.row["detector"] == name]
+        if len(own) > 1:
+            title = "mean" if len(names) == 1 else f"mean · {name}"
+            cells = [
+                f'<th scope="row">{escape(title)}</th>',
+                *(f"<td>{_mean(own, key)}</td>" for key in MEASURES_IN_ORDER),
+            ]
+            rows.append(f'<tr class="mean">{"".join(cells)}<td></td><td></td></tr>')
     return f'<div class="wide"><table>{"".join(rows)}</table></div>'
 
 
