@@ -38,7 +38,7 @@ def test_an_inspection_comes_back_as_it_went_in(history, clock):
 
 def bare() -> NewInspection:
     """One in which nothing is that may be missing."""
-    absent = {name: None for name in ("backbone_hash", "threshold", "map_threshold", "nearest_distance", "evidence")}
+    absent = dict.fromkeys(("backbone_hash", "threshold", "map_threshold", "nearest_distance", "evidence"))
     return seen(3, **absent, verdict="no threshold", regions=(), nearest=(), timings={})
 
 
