@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from spadework import check
 from spadework.errors import InputError
-from spadework.server import history_find, rows, schema
+from spadework.server import history_charts, history_find, rows, schema
 from spadework.server.database import Database, UnknownRecordError, storable
 from spadework.server.records import (
     KINDS,
@@ -146,6 +146,35 @@ class History:
             found = _numbers_of(connection, rows.watched_keys(sha256, watched))
             numbers = [number for (_, by), number in found.items() if model in (None, by)]
             return _inspection(connection, min(numbers)) if numbers else None
+
+    # ---- charts ------------------------------------------------------------------------------------------------------------
+
+    def series(
+        self, model: str, since: datetime | None = None, until: datetime | None = None, buckets: int = 48
+    ) -> list[dict[str, Any]]:
+        """Return what was seen of a model over time, in equal parts of it, for charts.
+
+        Args:
+            model: its name.
+            since: from here on; None for the first inspection.
+            until: to before here; None for now.
+            buckets: how many parts, at most 1000.
+
+        Returns:
+            One for each part, none if there is no inspection: "from", "to" (times), "count", "anomalous", "quantiles" of the scores (by
+            "0.05", "0.25", "0.5", "0.75", "0.95"; None without any), "histogram" of the scores ("edges", the same in all parts, and
+            "counts"), "nearest_distance" (their mean; None without any).
+
+        Raises:
+            InputError: `since` does not lie before `until`, or there are too many parts.
+        """
+        with self.database.reading() as connection:
+            return history_charts.series(connection, model, since, until, buckets, now=self.now())
+
+    def shares(self, model: str, last: int = 500) -> list[float]:
+        """Return the scores of a model's latest inspections, newest first: what share of them a threshold would fail."""
+        with self.database.reading() as connection:
+            return history_charts.scores(connection, model, last)
 
     # ---- decisions ---------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from spadework import check
 from spadework.errors import InputError
 from spadework.server import rows
-from spadework.server.database import EPOCH, MICROSECOND, microseconds, storable
+from spadework.server.database import microseconds, storable
 from spadework.server.records import KINDS, Filter, Inspection, Page
 from spadework.server.tables import inspections
 
@@ -101,6 +101,6 @@ def _after(cursor: str, newest_first: bool) -> sa.ColumnElement[bool]:
         raise InputError(
             f"cursor {cursor[:50]!r} is not one that this list gave out: take it from the last page, and leave the order as it was."
         )
-    at, number = inspections.c.at, inspections.c.id
-    last = sa.tuple_(sa.literal(EPOCH + int(match[2]) * MICROSECOND, at.type), sa.literal(int(match[3]), number.type))
-    return sa.tuple_(at, number) < last if newest_first else sa.tuple_(at, number) > last
+    place = sa.tuple_(sa.type_coerce(inspections.c.at, sa.BigInteger), inspections.c.id)
+    last = sa.tuple_(sa.literal(int(match[2]), sa.BigInteger), sa.literal(int(match[3]), sa.BigInteger))
+    return place < last if newest_first else place > last
