@@ -167,12 +167,12 @@ class Watch:
 
     def _inspect(self, ready: list[_File]) -> None:
         """Copy, hash and decode a few ahead; submit in order."""
-        with contextlib.closing(work_ahead(ready, self._prepare, threads=self.decoders.processes)) as prepared:
-            for file, candidate in zip(ready, prepared, strict=False):
-                if self._stop.is_set():
-                    raise Stopped("closed")
-                if candidate is not None:
-                    self._submit(file, candidate)
+        prepared = work_ahead(ready, self._prepare, threads=self.decoders.processes)
+        for file, candidate in zip(ready, prepared, strict=False):
+            if self._stop.is_set():
+                raise Stopped("closed")
+            if candidate is not None:
+                self._submit(file, candidate)
 
     def _prepare(self, file: _File) -> Candidate | None:
         """Return what to inspect; None if it is not ready, bad, or was inspected already."""
