@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import spadework
-from spadework.cli import lists, measure, model, tables
+from spadework.cli import lists, measure, model, serve, tables
 
 app = typer.Typer(
     name="spadework",
@@ -47,6 +47,7 @@ for _command in (
     model.append,
     model.threshold,
     model.info,
+    serve.serve,
     measure.evaluate,
     measure.benchmark,
     tables.reproduce,

@@ -1,0 +1,103 @@
+"""What every request passes first and last: the name it came under, where from, how often; security headers, metrics, one line of log."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spadework.server.logs import log
+from spadework.server.problems import Problem
+from spadework.server.routes.guarded import PREFIX
+
+if TYPE_CHECKING:
+    from spadework.server.services import Services
+
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=(), usb=(), payment=()",
+}
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+FAILED = Problem(500, "internal", "Something went wrong in the station.", "Its log says what, under the answer's X-Request-Id.")
+
+
+class Gate:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app, self._services = app, services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let it through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status, begun = time.perf_counter(), 500, False
+        number = secrets.token_hex(6)
+
+        async def answer(message: Message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("cache-control", "no-store")
+                headers["x-request-id"] = number
+            await send(message)
+
+        try:
+            problem = self._refuse(scope)
+            if problem is None:
+                await self._app(scope, receive, answer)
+            else:
+                self._services.metrics.turned_away.labels(problem.code).inc()
+                await problem.response()(scope, receive, answer)
+        except Exception as error:  # what nobody thought of: the log has where, the client only learns that something is wrong
+            log("failed", level=logging.ERROR, error=error, request=number, path=scope["path"])
+            if begun:
+                raise  # the server cuts the connection, so that half an answer is not taken for a whole one
+            await FAILED.response()(scope, receive, answer)
+        finally:
+            self._note(scope, status, time.perf_counter() - started, number)
+
+    def _refuse(self, scope: Scope) -> Problem | None:
+        headers, api = Headers(scope=scope), scope["path"].startswith(PREFIX)
+        try:
+            self._services.origins.check(scope["method"], scope["scheme"], headers, api=api)
+            if api:
+                self._services.rate.take(scope["client"][0] if scope["client"] else "")
+        except Problem as problem:
+            return problem
+        return None
+
+    def _note(self, scope: Scope, status: int, seconds: float, number: str) -> None:
+        route = getattr(scope.get("route"), "path", "") or "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"  # clients must not make up labels
+        self._services.metrics.requests.labels(method, route, status).inc()
+        self._services.metrics.seconds.labels(method, route).observe(seconds)
+        principal = scope.get("state", {}).get("principal")
+        log(
+            "request",
+            level=logging.INFO if status < 500 else logging.WARNING,
+            request=number,
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            ms=round(seconds * 1000, 1),
+            who=principal.who if principal else None,
+            client=scope["client"][0] if scope["client"] else None,
+        )

@@ -1,0 +1,64 @@
+"""Live events of the station, as server-sent events."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from spadework.server.events import Mark, stream
+from spadework.server.problems import Problem, unavailable
+from spadework.server.records import Filter
+from spadework.server.routes.guarded import PREFIX, Guarded, content, services, spec
+from spadework.server.services import Services
+
+router = APIRouter(prefix=PREFIX, route_class=Guarded, tags=["events"])
+MOST_LISTENERS = 100
+MOST_MISSED = 500
+DESCRIBED = spec("inspect")
+DESCRIBED["responses"] |= content(
+    "text/event-stream",
+    "`inspection` holds an Inspection, `decision` a Decision, `model` the model's name and what changed; after `resync` read lists again.",
+)
+
+
+@router.get("/events", response_class=Response, **DESCRIBED)
+async def events(request: Request, last_event_id: Annotated[str | None, Header(max_length=100)] = None) -> Response:
+    """Stream what happens. With Last-Event-ID first what came since; a comment every 15 s shows that the line is alive."""
+    station = services(request)
+    if station.draining:
+        raise unavailable("stopping", "The station is stopping.", "Ask again.", after=5)
+    if station.events.listening >= MOST_LISTENERS:
+        raise unavailable("listeners", f"{MOST_LISTENERS} clients listen already.", "Close other pages.", after=10)
+    headers, cookies = dict(request.headers), dict(request.cookies)
+
+    def welcome() -> bool:
+        try:
+            station.door.admit("GET", headers, cookies, "inspect")
+        except Problem:
+            return False
+        return True
+
+    body = stream(
+        station.events,
+        Mark.read(last_event_id) if last_event_id else None,
+        lambda number: missed_since(station, number),
+        welcome,
+    )
+    return StreamingResponse(body, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+def missed_since(station: Services, number: int) -> list[tuple[int, dict[str, Any]]]:
+    """Return the latest inspections after a number, oldest first, at most MOST_MISSED."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    cursor: str | None = None
+    while len(found) < MOST_MISSED:
+        page = station.history.find(Filter(cursor=cursor, limit=100))
+        new = [(item.id, item.to_json()) for item in page.items if item.id > number]
+        found += new
+        cursor = page.cursor
+        if cursor is None or len(new) < len(page.items):
+            break
+    return sorted(found[:MOST_MISSED], key=lambda item: item[0])
