@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import spadework
+from spadework.errors import SpadeworkError
 from spadework.server import settings as station_settings
 from spadework.server.gate import Gate
 from spadework.server.problems import Problem
@@ -23,7 +24,7 @@ from spadework.server.records import Filter
 from spadework.server.routes import decisions, health, inspections, live, maps, models, page, session
 from spadework.server.routes.guarded import PREFIX
 from spadework.server.services import Services
-from spadework.server.translation import TRANSLATED, as_problem
+from spadework.server.translation import as_problem
 
 ROUTERS = (
     inspections.router,
@@ -75,8 +76,7 @@ def create_app(settings: station_settings.Settings) -> FastAPI:
     app.add_exception_handler(Problem, _answer)
     app.add_exception_handler(HTTPException, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
-    for kind in TRANSLATED:
-        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(SpadeworkError, _answer)
     app.add_middleware(Gate, services=services)
     app.openapi = lambda: _describe(app, services)  # type: ignore[method-assign]
     return app

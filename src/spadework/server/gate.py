@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -30,8 +31,39 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=(), usb=(), payment=()",
 }
+DRAIN_SECONDS = 5.0
+DRAINED = 4  # times the limit of a picture: so much of a refused body is read away, and then the line is cut
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 FAILED = Problem(500, "internal", "Something went wrong in the station.", "Its log says what, under the answer's X-Request-Id.")
+
+
+class Body:
+    """A request's body, and whether it was read to its end."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        headers = Headers(scope=scope)
+        self._receive = receive
+        self._waits = headers.get("expect", "").lower() == "100-continue"  # sends nothing before it is asked to
+        self._left = "content-length" in headers or "transfer-encoding" in headers
+
+    async def receive(self) -> Message:
+        """As ASGI has it."""
+        self._waits = False
+        message = await self._receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self._left = False
+        return message
+
+    async def drain(self, most: int) -> None:
+        """Read away what is left, if it is not too much and comes soon: a client that still sends would not see the answer."""
+        if not self._left or self._waits:
+            return
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while self._left and most > 0:
+                    most -= len((await self.receive()).get("body", b""))
+        except TimeoutError:
+            return
 
 
 class Gate:
@@ -46,12 +78,14 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started, status, begun = time.perf_counter(), 500, False
-        number = secrets.token_hex(6)
+        number, body = secrets.token_hex(6), Body(scope, receive)
 
         async def answer(message: Message) -> None:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
+                if status >= 400:
+                    await body.drain(DRAINED * self._services.settings.max_upload)
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -62,15 +96,15 @@ class Gate:
         try:
             problem = self._refuse(scope)
             if problem is None:
-                await self._app(scope, receive, answer)
+                await self._app(scope, body.receive, answer)
             else:
                 self._services.metrics.turned_away.labels(problem.code).inc()
-                await problem.response()(scope, receive, answer)
+                await problem.response()(scope, body.receive, answer)
         except Exception as error:  # what nobody thought of: the log has where, the client only learns that something is wrong
             log("failed", level=logging.ERROR, error=error, request=number, path=scope["path"])
             if begun:
                 raise  # the server cuts the connection, so that half an answer is not taken for a whole one
-            await FAILED.response()(scope, receive, answer)
+            await FAILED.response()(scope, body.receive, answer)
         finally:
             self._note(scope, status, time.perf_counter() - started, number)
 

@@ -12,11 +12,9 @@ import numpy as np
 from starlette.requests import Request
 
 from spadework.server.pictures import Incoming
-from spadework.server.problems import Problem, unavailable
+from spadework.server.problems import unavailable
 from spadework.server.services import Services
-from spadework.server.uploads import clean_name, drain, read_picture
-
-DRAINED = 4  # times the limit: so much of a refused body is read away, and then the line is cut
+from spadework.server.uploads import clean_name, read_picture
 
 
 @dataclass(frozen=True)
@@ -43,16 +41,12 @@ async def receiving(request: Request, station: Services, name: str | None) -> As
         Problem: too much to do, or a body that breaks a rule.
         StationError: no picture, damaged, too large; see `spadework.server.errors`.
     """
-    try:
-        if station.draining:
-            raise unavailable("stopping", "The station is stopping.", "Send it again soon.", after=5)
-        with station.room.place():
-            received = await _receive(request, station, name)
-            with station.room.hold(received.rgb.nbytes):
-                yield received
-    except Problem:
-        await drain(request.stream(), most=DRAINED * station.settings.max_upload, seconds=5.0)
-        raise
+    if station.draining:
+        raise unavailable("stopping", "The station is stopping.", "Send it again soon.", after=5)
+    with station.room.place():
+        received = await _receive(request, station, name)
+        with station.room.hold(received.rgb.nbytes):
+            yield received
 
 
 async def _receive(request: Request, station: Services, name: str | None) -> Received:
@@ -66,6 +60,6 @@ async def _receive(request: Request, station: Services, name: str | None) -> Rec
 def _decode(station: Services, file: Incoming, name: str) -> Received:
     """Decode first: what is no picture is not kept."""
     started = time.perf_counter()
-    rgb, media_type = station.decoders.decode(file.path)
+    rgb, media_type = station.decoders.decode(file.flush())
     seconds = time.perf_counter() - started
     return Received(rgb, station.pictures.keep(file), name, media_type, seconds)

@@ -66,6 +66,7 @@ class Decision(BaseModel):
     appended: bool = Field(description="whether the picture was added to the model")
     undone_at: AwareDatetime | None
     undone_by: str | None
+    withdrawn: bool = Field(description="whether the picture was taken out of the model again")
 
 
 class Inspection(BaseModel):
@@ -142,9 +143,10 @@ class Threshold(BaseModel):
     """A threshold, and what it promises of normal pictures; `value` is null where too few were learnt."""
 
     value: float | None
-    max_false_alarms: float
-    n_normal: int
-    promise: str
+    asked: float
+    promised: float | None
+    n: int = Field(description="on how many normal pictures it rests")
+    text: str
 
 
 class ModelInfo(BaseModel):

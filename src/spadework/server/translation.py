@@ -9,11 +9,23 @@ from starlette.exceptions import HTTPException
 
 from spadework.errors import InputError, ModelError, OutputError, SpadeworkError
 from spadework.server import errors
+from spadework.server.database import HistoryUnavailableError, UnknownRecordError
 from spadework.server.logs import log
 from spadework.server.problems import Problem, unavailable
 
-TRANSLATED: tuple[type[Exception], ...] = (SpadeworkError,)
 CODES = {404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}
+ANOTHER = "Send another picture."
+LATER = "Send it again a little later."
+STATION = (
+    (errors.NotAPicture, 415, "not_a_picture", "Send a PNG, JPEG, TIFF, BMP or WebP file."),
+    (errors.TooLarge, 413, "too_many_pixels", "Scale it down, or start the station with a larger --max-pixels."),
+    (errors.Damaged, 422, "damaged", ANOTHER),
+    (errors.DecodeTimeout, 422, "decode_timeout", ANOTHER),
+    (errors.ModelGone, 409, "model_gone", "Reload the model, or start the station with it."),
+    (UnknownRecordError, 404, "not_found", "Check the number."),
+    (InputError, 422, "invalid", "Change the request."),
+    (ModelError, 409, "model", "See the station's log."),
+)  # fmt: skip
 
 
 def as_problem(error: Exception) -> Problem:
@@ -29,7 +41,19 @@ def as_problem(error: Exception) -> Problem:
 
 
 def _of_station(error: Exception) -> Problem:
-    raise NotADirectoryError
+    for kind, status, code, hint in STATION:
+        if isinstance(error, kind):
+            return Problem(status, code, str(error), hint)
+    if isinstance(error, errors.Overloaded):
+        return unavailable("overloaded", "Too many pictures are waiting already.", LATER)
+    if isinstance(error, errors.Stopped):
+        return unavailable("stopping", "The station is stopping.", LATER, after=5)
+    log("failed", level=logging.ERROR, error=error)
+    if isinstance(error, HistoryUnavailableError):
+        return unavailable("database", "The database does not answer.", LATER, after=5)
+    if isinstance(error, OutputError):
+        return unavailable("storage", "Nothing can be written: no room, or no permission.", "See the station's log.", after=30)
+    return Problem(500, "internal", "Something went wrong in the station.", "Its log says what.")
 
 
 def _invalid(error: RequestValidationError) -> Problem:

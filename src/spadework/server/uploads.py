@@ -7,7 +7,7 @@ name is not believed: the type is found out from the content, and the name is on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from email.message import Message
 
 from python_multipart.exceptions import FormParserError
@@ -204,14 +204,3 @@ Target = Raw | Form
 def _broken() -> Problem:
     return Problem(400, "form", "The form is cut off or is none.", ACCEPTED)
 
-
-async def drain(body: AsyncIterator[bytes], *, most: int, seconds: float = 2.0) -> None:
-    """Read away what is left of a refused body, if it is little and comes soon: a client that still sends would not see the answer."""
-    try:
-        async with asyncio.timeout(seconds):
-            async for piece in body:
-                most -= len(piece)
-                if most < 0:
-                    return
-    except (TimeoutError, ClientDisconnect, RuntimeError):
-        return

@@ -31,7 +31,7 @@ async def ready(request: Request) -> Response:
     if station.draining or not station.ready:
         raise unavailable("stopping", "The station is starting or stopping.", "Ask again.", after=5)
     try:
-        await run_in_threadpool(station.history.count)
+        await run_in_threadpool(station.history.check)
     except Exception as error:  # whatever a database's driver raises
         log("database does not answer", level=40, error=error)
         raise unavailable("database", "The database does not answer.", "See the station's log.", after=5) from None

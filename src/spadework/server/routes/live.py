@@ -10,7 +10,6 @@ from starlette.responses import Response, StreamingResponse
 
 from spadework.server.events import Mark, stream
 from spadework.server.problems import Problem, unavailable
-from spadework.server.records import Filter
 from spadework.server.routes.guarded import PREFIX, Guarded, content, services, spec
 from spadework.server.services import Services
 
@@ -51,14 +50,5 @@ async def events(request: Request, last_event_id: Annotated[str | None, Header(m
 
 
 def missed_since(station: Services, number: int) -> list[tuple[int, dict[str, Any]]]:
-    """Return the latest inspections after a number, oldest first, at most MOST_MISSED."""
-    found: list[tuple[int, dict[str, Any]]] = []
-    cursor: str | None = None
-    while len(found) < MOST_MISSED:
-        page = station.history.find(Filter(cursor=cursor, limit=100))
-        new = [(item.id, item.to_json()) for item in page.items if item.id > number]
-        found += new
-        cursor = page.cursor
-        if cursor is None or len(new) < len(page.items):
-            break
-    return sorted(found[:MOST_MISSED], key=lambda item: item[0])
+    """Return the inspections after a number, oldest first, at most MOST_MISSED; the rest is for `resync`."""
+    return [(item.id, item.to_json()) for item in station.history.after(number, MOST_MISSED)]
