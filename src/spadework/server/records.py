@@ -68,6 +68,7 @@ class Decision:
     """What a person said of an inspection: "normal" or "defect"; who, when, of which model at which threshold.
 
     appended: whether the picture was added to the model because of it. undone_at, undone_by: set once, when it was taken back.
+    withdrawn: whether the picture was taken out of the model again after that.
     """
 
     id: int
@@ -82,6 +83,7 @@ class Decision:
     appended: bool = False
     undone_at: datetime | None = None
     undone_by: str | None = None
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,14 @@ class Page:
     items: tuple[Inspection, ...]
     cursor: str | None
     total: int | None = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A page of the changes of a model, newest first. cursor: as in `Page`."""
+
+    items: tuple[ModelChange, ...]
+    cursor: str | None
 
 
 def plain(record: Decision | NewChange) -> dict[str, Any]:
