@@ -32,9 +32,9 @@ def heat_png(score_map: np.ndarray, *, low: float, high: float, longest: int | N
     return _encode(".png", drawn, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def view_jpeg(rgb: np.ndarray) -> bytes:
-    """Return a picture as a JPEG that every browser shows, its longer side at most VIEW_SIDE."""
-    return _encode(".jpg", cv2.cvtColor(shrink(rgb, VIEW_SIDE), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+def jpeg(rgb: np.ndarray, *, longest: int = VIEW_SIDE) -> bytes:
+    """Return a picture as a JPEG that every browser shows, its longer side at most `longest`."""
+    return _encode(".jpg", cv2.cvtColor(shrink(rgb, longest), cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
 def data_uri(rgb: np.ndarray) -> str:

@@ -157,6 +157,7 @@ class ModelInfo(BaseModel):
     model_hash: str
     backbone_hash: str | None
     settings: dict[str, Any]
+    max_false_alarms: float
     threshold: Threshold
     map_threshold: Threshold
     n_normal: int
@@ -182,8 +183,7 @@ class Normal(BaseModel):
 
     name: str
     hash: Sha256
-    height: int
-    width: int
+    size: Annotated[list[int], Field(min_length=2, max_length=2, description="height, width")]
     added_by: str | None
     added_at: AwareDatetime | None
 
@@ -194,6 +194,37 @@ class NormalList(BaseModel):
     items: list[Normal]
     offset: int
     total: int
+
+
+class NewNormal(BaseModel):
+    """The hash of a picture's pixels, by which a model knows it."""
+
+    hash: Sha256
+
+
+class Part(BaseModel):
+    """What a model saw in a part of a time. quantiles: of the scores, by "0.05", "0.25", ...; null where nothing was seen."""
+
+    from_: AwareDatetime = Field(alias="from")
+    to: AwareDatetime
+    count: int
+    anomalous: int
+    quantiles: dict[str, float] | None
+    histogram: list[int] = Field(description="how many scores lie between each two of the series' edges")
+    nearest_distance: float | None = Field(description="mean distance of the nearest normal picture")
+
+
+class Series(BaseModel):
+    """What a model saw over time; `edges`: of all histograms."""
+
+    edges: list[float]
+    items: list[Part]
+
+
+class Scores(BaseModel):
+    """The latest scores, newest first."""
+
+    scores: list[float]
 
 
 class Change(BaseModel):

@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+
+import anyio
 
 from spadework.server.auth import Doorkeeper, Origins
 from spadework.server.cleaning import clean
@@ -65,6 +66,8 @@ class Services:
         self.watches: list[Watch] = []
         self.draining = False
         self.ready = False
+        # Whole pictures and changes of models take memory and locks: few at a time, so that lists and inspections go on beside them.
+        self.drawing, self.changing = anyio.CapacityLimiter(2), anyio.CapacityLimiter(4)
         self._stack = contextlib.ExitStack()
         self._stop_cleaning = threading.Event()
         self.metrics.under_way.set_function(lambda: self.room.taken)
@@ -97,7 +100,7 @@ class Services:
             station = Station(name, path, self.history, self.pictures, **limits)
             stack.callback(station.close)
             self.stations[name] = station
-            self.count_normals(name)
+            self.metrics.normals.labels(name).set(station.snapshot().n_normal_)
         for watch in settings.watches:
             station = self.stations[watch.model]
             self.watches.append(Watch(watch.folder, station, self.pictures, self.decoders, self.history))
@@ -124,15 +127,6 @@ class Services:
         if found is None:
             raise not_found("such model here")
         return found
-
-    def count_normals(self, name: str) -> None:
-        """Measure how many normal pictures a model holds."""
-        self.metrics.normals.labels(name).set(self.stations[name].snapshot().n_normal_)
-
-    def told_model(self, name: str, change: dict[str, Any]) -> None:
-        """Tell everybody that a model changed."""
-        self.count_normals(name)
-        self.events.publish("model", {"model": name, **change})
 
     def _clean_now_and_then(self) -> None:
         settings = self.settings

@@ -16,16 +16,18 @@ from spadework.server.problems import Problem, unavailable
 CODES = {404: "not_found", 405: "method", 413: "too_large", 415: "media_type"}
 ANOTHER = "Send another picture."
 LATER = "Send it again a little later."
-STATION = (
+TOLD: tuple[tuple[type[SpadeworkError], int, str, str], ...] = (
     (errors.NotAPicture, 415, "not_a_picture", "Send a PNG, JPEG, TIFF, BMP or WebP file."),
     (errors.TooLarge, 413, "too_many_pixels", "Scale it down, or start the station with a larger --max-pixels."),
-    (errors.Damaged, 422, "damaged", ANOTHER),
-    (errors.DecodeTimeout, 422, "decode_timeout", ANOTHER),
-    (errors.ModelGone, 409, "model_gone", "Reload the model, or start the station with it."),
+    (errors.DecodingError, 422, "damaged", ANOTHER),
+    (errors.NotFound, 404, "not_found", "Check the address."),
+    (errors.PictureGone, 410, "gone", "Pictures that somebody marked are kept for ever."),
+    (errors.ModelGone, 409, "model_gone", "Bring the model back, then reload it."),
+    (errors.CannotLearn, 409, "cannot_learn", "Fit the model again with the picture."),
+    (errors.Conflict, 409, "conflict", "Look at what is there now."),
     (UnknownRecordError, 404, "not_found", "Check the number."),
     (InputError, 422, "invalid", "Change the request."),
-    (ModelError, 409, "model", "See the station's log."),
-)  # fmt: skip
+)
 
 
 def as_problem(error: Exception) -> Problem:
@@ -41,18 +43,26 @@ def as_problem(error: Exception) -> Problem:
 
 
 def _of_station(error: Exception) -> Problem:
-    for kind, status, code, hint in STATION:
+    for kind, status, code, hint in TOLD:
         if isinstance(error, kind):
-            return Problem(status, code, str(error), hint)
+            own = getattr(error, "code", code) if isinstance(error, errors.DecodingError) and status == 422 else code
+            return Problem(status, own, str(error), hint)
     if isinstance(error, errors.Overloaded):
-        return unavailable("overloaded", "Too many pictures are waiting already.", LATER)
+        return unavailable("overloaded", "Too many pictures are waiting already.", LATER, after=error.seconds)
     if isinstance(error, errors.Stopped):
         return unavailable("stopping", "The station is stopping.", LATER, after=5)
+    return _broken(error)
+
+
+def _broken(error: Exception) -> Problem:
+    """What is wrong with the station and not with the request: the log says what, the client only learns that it is."""
     log("failed", level=logging.ERROR, error=error)
     if isinstance(error, HistoryUnavailableError):
         return unavailable("database", "The database does not answer.", LATER, after=5)
     if isinstance(error, OutputError):
         return unavailable("storage", "Nothing can be written: no room, or no permission.", "See the station's log.", after=30)
+    if isinstance(error, ModelError):
+        return Problem(409, "model", "The model cannot be used.", "See the station's log.")
     return Problem(500, "internal", "Something went wrong in the station.", "Its log says what.")
 
 

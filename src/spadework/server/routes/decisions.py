@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from spadework.server.problems import Json, Problem, not_found
-from spadework.server.records import Decision as Said
 from spadework.server.records import Inspection as Inspected
 from spadework.server.records import plain
-from spadework.server.routes.guarded import PREFIX, Guarded, services, spec, who
+from spadework.server.routes.guarded import PREFIX, Guarded, changing, services, spec, who
 from spadework.server.schemas import Decision, DecisionList, NewDecision
 from spadework.server.services import Services
 from spadework.server.station import Station
+from spadework.server.telling import announce_decision
 
 router = APIRouter(prefix=PREFIX, route_class=Guarded, tags=["decisions"])
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
@@ -24,13 +24,17 @@ Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 @router.post(
     "/inspections/{id}/decisions", status_code=201, response_model=Decision, **spec("decide", 404, 409, 410, 413, 422)
 )
-def decide(request: Request, id: Id, body: NewDecision) -> Response:
+async def decide(request: Request, id: Id, body: NewDecision) -> Response:
     """Say that an inspected picture is normal, which adds it to the model, or a defect."""
+    return Json(await changing(request, lambda: _decide(request, id, body)), status=201)
+
+
+def _decide(request: Request, id: int, body: NewDecision) -> dict[str, Any]:
     station, inspection = services(request), find(services(request), id)
     served = station_of(station, inspection)
     mark = served.mark_normal if body.kind == "normal" else served.mark_defect
     decision = mark(inspection.id, who(request), body.note)
-    return Json(tell(station, decision, body.kind), status=201)
+    return announce_decision(station, decision, body.kind)
 
 
 @router.get("/inspections/{id}/decisions", response_model=DecisionList, **spec("inspect", 404, 422))
@@ -42,15 +46,19 @@ def decisions(request: Request, id: Id) -> Response:
 
 
 @router.post("/decisions/{id}/undo", response_model=Decision, **spec("decide", 404, 409, 422))
-def undo(request: Request, id: Id) -> Response:
+async def undo(request: Request, id: Id) -> Response:
     """Take a decision back; of "normal", the picture is also taken out of the model."""
+    return Json(await changing(request, lambda: _undo(request, id)))
+
+
+def _undo(request: Request, id: int) -> dict[str, Any]:
     station = services(request)
     said = station.history.decision(id)
     if said is None:
         raise not_found(f"decision {id}")
     inspection = find(station, said.inspection_id)
     decision = station_of(station, inspection).undo(id, who(request))
-    return Json(tell(station, decision, "undo"))
+    return announce_decision(station, decision, "undo")
 
 
 def find(station: Services, number: int) -> Inspected:
@@ -70,12 +78,3 @@ def station_of(station: Services, inspection: Inspected) -> Station:
         )
     return served
 
-
-def tell(station: Services, decision: Said, what: str) -> dict[str, Any]:
-    """Tell everybody of a decision, and return it as JSON values."""
-    told = plain(decision)
-    station.metrics.decisions.labels(what).inc()
-    station.events.publish("decision", told)
-    if decision.kind == "normal":
-        station.told_model(decision.model, {"what": "append" if what == "normal" else "remove"})
-    return told

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import anyio
+import anyio.to_thread
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,6 +19,7 @@ from spadework.server.schemas import Error
 if TYPE_CHECKING:
     from spadework.server.services import Services
 
+Made = TypeVar("Made")
 PREFIX = "/api/v1"
 PUBLIC = "public"
 SMALL_BODY = 64 << 10  # bytes of a body that is no picture
@@ -83,6 +86,16 @@ def services(request: Request) -> Services:
 def who(request: Request) -> str:
     """The name of who asks."""
     return cast("Principal", request.state.principal).who
+
+
+async def drawing(request: Request, make: Callable[[], Made]) -> Made:
+    """Do in a thread what takes the memory of whole pictures; few at a time."""
+    return await anyio.to_thread.run_sync(make, limiter=services(request).drawing)
+
+
+async def changing(request: Request, make: Callable[[], Made]) -> Made:
+    """Do in a thread what changes a model, and may wait for its lock; few at a time."""
+    return await anyio.to_thread.run_sync(make, limiter=services(request).changing)
 
 
 def spec(role: str, *errors: int, upload: bool = False, **extra: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ MOST_MISSED = 500
 DESCRIBED = spec("inspect")
 DESCRIBED["responses"] |= content(
     "text/event-stream",
-    "`inspection` holds an Inspection, `decision` a Decision, `model` the model's name and what changed; after `resync` read lists again.",
+    "`inspection` holds an Inspection, `decision` a Decision and its Inspection, `model` a ModelInfo; after `resync` read lists again.",
 )
 
 

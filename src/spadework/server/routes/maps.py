@@ -9,16 +9,15 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from spadework.images import read_image
 from spadework.report.pictures import heat_range
 from spadework.scores import to_picture
 from spadework.server import schemas
-from spadework.server.drawing import data_uri, heat_png, view_jpeg
+from spadework.server.drawing import data_uri, heat_png, jpeg
 from spadework.server.evidence import Evidence
 from spadework.server.problems import Json, Problem, not_found
 from spadework.server.records import Inspection
 from spadework.server.routes.decisions import Id, find, station_of
-from spadework.server.routes.guarded import PREFIX, Guarded, content, services, spec
+from spadework.server.routes.guarded import PREFIX, Guarded, content, drawing, services, spec
 from spadework.server.services import Services
 
 router = APIRouter(prefix=PREFIX, route_class=Guarded, tags=["pictures"])
@@ -43,15 +42,19 @@ def described(role: str, media_type: str, text: str, **headers: str) -> dict[str
 
 
 @router.get("/inspections/{id}/image", **described("inspect", "image/*", "The picture."))
-def image(request: Request, id: Id, size: Literal["full", "view", "thumb"] = "full") -> Response:
+async def image(request: Request, id: Id, size: Literal["full", "view", "thumb"] = "full") -> Response:
     """Return the inspected picture: as it came, or as a JPEG for a page."""
-    station = services(request)
+    return await drawing(request, lambda: _image(services(request), id, size))
+
+
+def _image(station: Services, id: int, size: str) -> Response:
     seen = find(station, id).seen
     picture = station.pictures.path(seen.picture)
     if not picture.is_file():
         raise gone("The picture")
     if size == "view":
-        return Response(view_jpeg(read_image(picture)), headers={**KEPT, **USERS, "Content-Type": "image/jpeg"})
+        rgb, _ = station.decoders.decode(picture)  # it came from anybody
+        return Response(jpeg(rgb), headers={**KEPT, **USERS, "Content-Type": "image/jpeg"})
     if size == "thumb":
         small = station.pictures.thumbnail(seen.picture)
         if small is None:
@@ -64,11 +67,14 @@ def image(request: Request, id: Id, size: Literal["full", "view", "thumb"] = "fu
 
 
 @router.get("/inspections/{id}/map.png", **described("inspect", "image/png", "Heat, clear where nothing is suspicious."))
-def heat(request: Request, id: Id, size: MapSize = "full") -> Response:
+async def heat(request: Request, id: Id, size: MapSize = "full") -> Response:
     """Return the heat of the map alone, as an RGBA PNG to lay over the picture. Colours as in the reports, by the map's threshold."""
-    station = services(request)
+    return await drawing(request, lambda: _heat(services(request), id, size))
+
+
+def _heat(station: Services, id: int, size: str) -> Response:
     inspection = find(station, id)
-    score_map = _map_of(evidence_of(station, inspection), "full" if size == "full" else "view", HEAT_SIDE)
+    score_map = _map_of(evidence_of(station, inspection), size, HEAT_SIDE)
     low, high = heat_range([score_map], inspection.seen.map_threshold)
     return Response(heat_png(score_map, low=low, high=high), headers={**KEPT, "Content-Type": "image/png"})
 
@@ -77,9 +83,12 @@ def heat(request: Request, id: Id, size: MapSize = "full") -> Response:
     "/inspections/{id}/map.f32",
     **described("inspect", "application/octet-stream", "float32, little-endian, row by row.", X_Shape="height,width"),
 )
-def raw(request: Request, id: Id, size: MapSize = "full") -> Response:
+async def raw(request: Request, id: Id, size: MapSize = "full") -> Response:
     """Return the map's scores: NaN where nothing was inspected."""
-    station = services(request)
+    return await drawing(request, lambda: _raw(services(request), id, size))
+
+
+def _raw(station: Services, id: int, size: str) -> Response:
     score_map = _map_of(evidence_of(station, find(station, id)), size, MAP_SIDE)
     shape = {"X-Shape": f"{score_map.shape[0]},{score_map.shape[1]}", "Content-Type": "application/octet-stream"}
     return Response(score_map.astype("<f4").tobytes(), headers={**KEPT, **shape})
