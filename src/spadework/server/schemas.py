@@ -69,6 +69,16 @@ class Decision(BaseModel):
     withdrawn: bool = Field(description="whether the picture was taken out of the model again")
 
 
+class Decided(Decision):
+    """A decision that was just made; of "normal", also what the model, which knows the picture now, says of it."""
+
+    passes: bool | None = Field(description="whether it is no alarm any more; null where that says nothing")
+    score_now: float | None
+    verdict_now: Verdict | None
+    model_hash_now: str | None
+    seconds: float | None = Field(description="until the model knew it")
+
+
 class Inspection(BaseModel):
     """One picture, inspected once."""
 

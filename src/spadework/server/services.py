@@ -96,8 +96,17 @@ class Services:
         self.pool = ThreadPoolExecutor(settings.decoders + 2, "upload")  # two decode, others write, none waits for an inspection
         stack.callback(self.pool.shutdown)
         for name, path in settings.models.items():
-            limits = {"threads": settings.threads, "queue": settings.queue, "batch": settings.batch}
-            station = Station(name, path, self.history, self.pictures, **limits)
+            station = Station(
+                name,
+                path,
+                self.history,
+                self.pictures,
+                threads=settings.threads,
+                queue=settings.queue,
+                batch=settings.batch,
+                decoders=self.decoders,
+                queue_bytes=settings.queued_bytes,
+            )
             stack.callback(station.close)
             self.stations[name] = station
             self.metrics.normals.labels(name).set(station.snapshot().n_normal_)

@@ -12,17 +12,18 @@ from spadework.server.problems import Json, Problem, not_found
 from spadework.server.records import Inspection as Inspected
 from spadework.server.records import plain
 from spadework.server.routes.guarded import PREFIX, Guarded, changing, services, spec, who
-from spadework.server.schemas import Decision, DecisionList, NewDecision
+from spadework.server.schemas import Decided, Decision, DecisionList, NewDecision
 from spadework.server.services import Services
 from spadework.server.station import Station
 from spadework.server.telling import announce_decision
 
 router = APIRouter(prefix=PREFIX, route_class=Guarded, tags=["decisions"])
+NOW = ("passes", "score_now", "verdict_now", "model_hash_now", "seconds")
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 @router.post(
-    "/inspections/{id}/decisions", status_code=201, response_model=Decision, **spec("decide", 404, 409, 410, 413, 422)
+    "/inspections/{id}/decisions", status_code=201, response_model=Decided, **spec("decide", 404, 409, 410, 413, 422)
 )
 async def decide(request: Request, id: Id, body: NewDecision) -> Response:
     """Say that an inspected picture is normal, which adds it to the model, or a defect."""
@@ -34,7 +35,7 @@ def _decide(request: Request, id: int, body: NewDecision) -> dict[str, Any]:
     served = station_of(station, inspection)
     mark = served.mark_normal if body.kind == "normal" else served.mark_defect
     decision = mark(inspection.id, who(request), body.note)
-    return announce_decision(station, decision, body.kind)
+    return {**dict.fromkeys(NOW), **announce_decision(station, decision, body.kind)}
 
 
 @router.get("/inspections/{id}/decisions", response_model=DecisionList, **spec("inspect", 404, 422))

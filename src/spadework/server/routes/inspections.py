@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from spadework.server import schemas
+from spadework.server.inspecting import Candidate
 from spadework.server.problems import Json
 from spadework.server.receiving import receiving
 from spadework.server.records import Filter
 from spadework.server.routes.decisions import Id, find
 from spadework.server.routes.guarded import PREFIX, Guarded, services, spec, who
-from spadework.server.station import Candidate
 
 router = APIRouter(prefix=PREFIX, route_class=Guarded, tags=["inspections"])
 Model = Annotated[str, Path(max_length=64)]

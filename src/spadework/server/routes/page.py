@@ -20,6 +20,9 @@ FRESH = {"cache-control": "no-cache"}  # kept, but asked for again each time: an
 class PageFiles(StaticFiles):
     """The page's files, always checked for newer ones."""
 
+    async def check_config(self) -> None:
+        """Nothing to check: an installation without the page answers 404."""
+
     def file_response(self, *args: object, **named: object) -> Response:
         """As `StaticFiles.file_response`."""
         answer = super().file_response(*args, **named)  # type: ignore[arg-type]
