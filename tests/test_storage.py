@@ -566,7 +566,24 @@ def test_a_reader_keeps_its_answers_while_others_recalibrate(saved):
 
 
 @pytest.mark.parametrize("change", ["fit", "delete"])
-def test_a_reader_whose_files_are_gone_is_told_so(saved, change):
+def test_a_reader_goes_on_with_the_files_it_has_open(saved, change):
+    reader = Spade.load(saved)
+    before = answers(reader)
+    if change == "fit":
+        Spade(**TINY).fit(normal_pictures(3), path=saved)
+    else:
+        shutil.rmtree(saved)
+    assert answers(reader) == before
+    assert answers(Spade.load(reader.save(saved.with_name("copy.spade")))) == before
+    assert leftovers(saved.parent) == []
+
+
+@pytest.mark.parametrize("change", ["fit", "delete"])
+def test_a_reader_whose_files_are_gone_is_told_so(saved, change, monkeypatch):
+    def full(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(storage, "_Held", full)  # where files cannot be kept open they are opened by name
     reader = Spade.load(saved)
     if change == "fit":
         Spade(**TINY).fit(normal_pictures(3), path=saved)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 
 from spadework.entries import Entries
-from spadework.errors import ModelError
+from spadework.errors import InputError, ModelError
 from spadework.images import pixel_hash, shrink
 from spadework.kernels.axes import Axes
 from spadework.kernels.codes import Layout
@@ -36,6 +36,7 @@ from spadework.storage import ModelFolder
 
 STORAGE_TYPES = {"float32": "<f4", "float16": "<f2"}
 FLOAT16_MAX = 65504.0
+HASH_DIGITS = 8  # of a pixel hash, at least, to name a picture by
 
 
 class Gallery:
@@ -108,23 +109,76 @@ class Gallery:
         record = self._as_stored(self.geometry.pack(pyramid.levels), np.dtype(entry_type), name)
         thumbnail = _encode(shrink(image, self.thumbnail_side))
         start = self.folder.rows("thumbnails")
-        entry = {
-            "name": name,
-            "size": list(image.shape[:2]),
-            "thumbnail": [start, start + len(thumbnail), zlib.crc32(thumbnail.tobytes())],
-            "sha256": sha256 or pixel_hash(image),
-        }
-        line = np.frombuffer(json.dumps(entry).encode() + b"\n", np.uint8)
+        kept = (start, start + len(thumbnail), zlib.crc32(thumbnail.tobytes()))
+        line = _line(name, image.shape[:2], kept, sha256 or pixel_hash(image))
         self.folder.append("pyramids", record[None])
         self.folder.append("pyramid_checks", np.array([zlib.crc32(record.data)], np.uint32))
         self.folder.append("globals", pyramid.global_vector[None])
         self.folder.append("thumbnails", thumbnail)
-        self.folder.append("entries", line)
+        self.folder.append("entries", np.frombuffer(line, np.uint8))
         self._extend_index(least=None)
 
     def complete(self) -> None:
         """Prepare for the search what was appended; to be called before the folder is committed."""
         self._extend_index(least=1)
+
+    def find(self, pictures: Iterable[str]) -> list[int]:
+        """Return the images of these names or pixel hashes, ascending, each once.
+
+        Args:
+            pictures: exact names, or hashes: their first HASH_DIGITS digits or more.
+
+        Raises:
+            InputError: one of them is not there, or stands for several images; or none were given.
+        """
+        wanted: dict[str, list[int]] = {picture: [] for picture in pictures}
+        if not wanted:
+            raise InputError("pictures is empty: pass at least one name or hash of a normal picture.")
+        hashes = [picture for picture in wanted if len(picture) >= HASH_DIGITS]
+        for image, entry in enumerate(self.entries):
+            if entry.name in wanted:
+                wanted[entry.name].append(image)
+            for start in hashes:
+                if start != entry.name and entry.sha256.startswith(start.lower()):
+                    wanted[start].append(image)
+        for picture, found in wanted.items():
+            if not found:
+                raise InputError(
+                    f"{picture}: is no normal picture of {self.folder.path}. Give its name as `explain` tells it, "
+                    f"or its hash ({HASH_DIGITS} digits or more)."
+                )
+            if len(found) > 1:
+                which = ", ".join(self.entries[image].sha256[:16] for image in found[:5])
+                raise InputError(
+                    f"{picture}: names {len(found)} normal pictures of {self.folder.path}; give a hash: {which}."
+                )
+        return sorted({image for found in wanted.values() for image in found})
+
+    def remove(self, images: Sequence[int]) -> None:
+        """Leave images out; it counts when the folder is next committed. This gallery then no longer fits its folder: open a new one.
+
+        What stays keeps its order. It is copied to new files piece by piece, so it takes room on disk for a second copy, but little
+        memory. The axes of the search index stay, for any axes give true bounds.
+        """
+        gone, old, folder = set(images), self.entries, self.folder
+        stays = [image not in gone for image in range(len(self))]
+        runs = _merged((image, image + 1) for image, kept in enumerate(stays) if kept)
+        for name in ("pyramids", "pyramid_checks", "globals"):
+            folder.keep(name, runs)
+        codes = folder.header["gallery"].get("codes")
+        if codes is not None:
+            coded = folder.rows("codes")
+            for name in ("codes", "code_checks"):
+                folder.keep(name, [(start, min(stop, coded)) for start, stop in runs if start < coded])
+            codes["learnt_at"] = min(codes["learnt_at"], sum(stays))
+        folder.keep("thumbnails", _merged(entry.thumbnail[:2] for entry, kept in zip(old, stays, strict=True) if kept))
+        lines, place = bytearray(), 0
+        for entry, kept in zip(old, stays, strict=True):
+            if kept:
+                start, end, check = entry.thumbnail
+                lines += _line(entry.name, entry.size, (place, place + end - start, check), entry.sha256)
+                place += end - start
+        folder.replace("entries", np.frombuffer(lines, np.uint8))
 
     def index_summary(self) -> dict[str, Any] | None:
         """Return the size and time of the stored search index; None where there is none."""
@@ -232,6 +286,22 @@ class Gallery:
         codes = self.folder.header["gallery"].get("codes")
         if codes is not None:
             self.index(codes["upsampling"]).verify()
+
+
+def _line(name: str, size: Sequence[int], thumbnail: tuple[int, int, int], sha256: str) -> bytes:
+    entry = {"name": name, "size": list(size), "thumbnail": list(thumbnail), "sha256": sha256}
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges (start, stop), those that follow each other made one."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in ranges:
+        if merged and merged[-1][1] == start:
+            merged[-1] = (merged[-1][0], stop)
+        else:
+            merged.append((start, stop))
+    return merged
 
 
 def _encode(image: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ of each row in another array and checks a row when it is first read. CRC-32 guar
 
 Writing: rows go to the end of the files and are flushed to disk; then a new header is written under a temporary name, flushed and renamed.
 Until the rename the old header stands and the bytes beyond its rows do not count; the next writer cuts them off. So a crash at any moment
-leaves the model as it was before or as it is after. Replacing a whole model writes files of new names first, renames the header, then
-deletes the old files.
+leaves the model as it was before or as it is after. Replacing a whole model, or leaving rows out, writes files of new names first, renames
+the header, then deletes the old files. A loaded model keeps its files open, so it goes on with what it loaded, whatever happens to their
+names (on Windows open files cannot be deleted: they go with a later write).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,18 @@ from spadework.errors import ModelError, OutputError
 FORMAT = "spadework-model"
 VERSION = 1
 HEADER = "header.json"
+COPY_BYTES = 8 << 20  # of rows copied at once
+
+
+class _Held:
+    """A file kept open, by whatever name it goes now; closed when the last who uses it lets go."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            os.close(self.descriptor)
 
 
 class ModelFolder:
@@ -51,6 +65,7 @@ class ModelFolder:
         self.path = path
         self.header = header
         self.lasting = lasting
+        self._held: dict[str, _Held] | None = None
 
     @classmethod
     def create(cls, path: Path, fields: dict[str, Any], *, lasting: bool = True) -> ModelFolder:
@@ -93,6 +108,38 @@ class ModelFolder:
         if entry["crc32"] is not None and _crc_of(file, needed) != entry["crc32"]:
             raise ModelError(f"{file}: array {name!r} is damaged (checksum differs). Restore the model or fit again.")
 
+    def hold(self) -> None:
+        """Keep the files open from now on: what was opened can be read to the end, whatever other writers put in its place.
+
+        Where the system has no room for more open files, they are opened by their names as before.
+
+        Raises:
+            ModelError: a file is gone already.
+        """
+        held, self._held = self._held or {}, {}
+        for name, entry in self.header["arrays"].items():
+            try:
+                self._held[entry["file"]] = held.get(entry["file"]) or _Held(self.path / entry["file"])
+            except FileNotFoundError as error:
+                raise self._unreadable(name, error) from error
+            except OSError:
+                continue
+
+    def _hold_on(self) -> None:
+        if self._held is not None:
+            with contextlib.suppress(ModelError):
+                self.hold()
+
+    @contextlib.contextmanager
+    def _reading(self, file: str) -> Iterator[FileIO]:
+        held = self._held.get(file) if self._held else None  # a name of its own: it stays open until we are done
+        if held is None:
+            with open(self.path / file, "rb", buffering=0) as named:
+                yield named
+        else:
+            with open(held.descriptor, "rb", buffering=0, closefd=False) as opened:
+                yield opened
+
     def add_array(self, name: str, dtype: str, row_shape: tuple[int, ...], *, checked: bool = True) -> None:
         """Declare an empty array; it counts from the next `commit`."""
         file = f"{name}-{secrets.token_hex(4)}.bin"
@@ -133,6 +180,25 @@ class ModelFolder:
         self.add_array(name, dtype, rows.shape[1:])
         self.append(name, rows)
 
+    def keep(self, name: str, runs: Iterable[tuple[int, int]]) -> None:
+        """Leave out all rows of an array but these runs (start, stop), in the order given. They are copied to a new file, piece by
+        piece, so memory stays small; the old file goes after the next `commit`.
+
+        Raises:
+            OutputError: no room for the copy; what counted before still does.
+            ModelError: as `read`.
+        """
+        old = dict(self.header["arrays"][name])
+        self.add_array(name, old["dtype"], tuple(old["row_shape"]), checked=old["crc32"] is not None)
+        for start, stop in runs:
+            for rows in self._pieces(name, old, start, stop):
+                self.append(name, rows)
+
+    def _pieces(self, name: str, entry: dict[str, Any], start: int, stop: int) -> Iterator[np.ndarray]:
+        step = max(1, COPY_BYTES // max(1, _row_bytes(entry)))
+        for first in range(start, stop, step):
+            yield self._map(name, entry, first, min(first + step, stop))
+
     def commit(self) -> None:
         """Make everything written so far count, at once or not at all."""
         with _as_output_error(self.path):
@@ -149,6 +215,7 @@ class ModelFolder:
             os.replace(temporary, self.path / HEADER)
             if self.lasting:
                 _flush_folder(self.path)
+        self._hold_on()
         with contextlib.suppress(
             OSError
         ):  # it counts already; what cannot be cleared away now goes with the next commit
@@ -160,6 +227,7 @@ class ModelFolder:
             self.header = _read_header(self.path)
         except ModelError:
             return  # unreadable just now: better to leave bytes behind than to cut off what counts
+        self._hold_on()
         with contextlib.suppress(OSError):
             self._tidy()
 
@@ -206,20 +274,23 @@ class ModelFolder:
             ModelError: the file is gone or shorter than it was when the model was opened.
         """
         entry = self.header["arrays"][name]
-        stop = entry["rows"] if stop is None else stop
+        return self._map(name, entry, start, entry["rows"] if stop is None else stop)
+
+    def _map(self, name: str, entry: dict[str, Any], start: int, stop: int) -> np.ndarray:
         shape = (stop - start, *entry["row_shape"])
         if 0 in shape:
             return np.zeros(shape, entry["dtype"])
         offset = start * _row_bytes(entry)
         try:
-            return np.memmap(self.path / entry["file"], entry["dtype"], "r", offset=offset, shape=shape)
+            with self._reading(entry["file"]) as file:
+                return np.memmap(file, entry["dtype"], "r", offset=offset, shape=shape)
         except (OSError, ValueError) as error:  # ValueError: the file ends before the rows do
             raise self._unreadable(name, error) from error
 
     def announce(self, name: str, rows: Iterable[int]) -> None:
         """Tell the system that these rows will be read. From a cold disk 50 pyramids, one after another, took 110 ms; announced, 7."""
         entry = self.header["arrays"][name]
-        with contextlib.suppress(OSError), open(self.path / entry["file"], "rb", buffering=0) as file:
+        with contextlib.suppress(OSError), self._reading(entry["file"]) as file:
             _announce(file.fileno(), entry, rows)  # a hint: what cannot be read is told when it is
 
     def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
@@ -237,7 +308,7 @@ class ModelFolder:
         size = _row_bytes(entry)
         room = out.view(np.uint8).reshape(len(rows), size)
         try:
-            with open(self.path / entry["file"], "rb", buffering=0) as file:
+            with self._reading(entry["file"]) as file:
                 _announce(file.fileno(), entry, rows)
                 for row, place in zip(rows.tolist(), room, strict=True):
                     if os.preadv(file.fileno(), [place.data], row * size) != size:
@@ -300,7 +371,9 @@ def duplicate(source: ModelFolder, target: Path) -> ModelFolder:
         for name, entry in source.header["arrays"].items():
             copy.add_array(name, entry["dtype"], tuple(entry["row_shape"]), checked=entry["crc32"] is not None)
             new = copy.header["arrays"][name]
-            shutil.copyfile(source.path / entry["file"], copy.path / new["file"])
+            with open(copy.path / new["file"], "r+b") as file:
+                for rows in source._pieces(name, entry, 0, entry["rows"]):
+                    file.write(rows.reshape(-1).view(np.uint8).data)
             new.update(rows=entry["rows"], crc32=entry["crc32"])
         copy.commit()
     return copy

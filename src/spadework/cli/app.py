@@ -45,6 +45,7 @@ for _command in (
     model.fit,
     model.predict,
     model.append,
+    model.remove,
     model.threshold,
     model.info,
     serve.serve,

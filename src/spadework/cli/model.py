@@ -1,4 +1,4 @@
-"""Commands around one model: fit, predict, append, threshold, info."""
+"""Commands around one model: fit, predict, append, remove, threshold, info."""
 
 from __future__ import annotations
 
@@ -226,6 +226,41 @@ def append(
         say(f"{model}: {before} normal pictures before, {detector.n_normal_} now")
         _say_thresholds(detector)
     _exit_for(detector.failures_)
+
+
+def remove(
+    model: options.Model,
+    pictures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME_OR_HASH...",
+            help="Normal pictures: their names as `predict --explain` tells them, or the first 8 digits or more of their hashes.",
+            show_default=False,
+        ),
+    ],
+    threads: options.Threads = None,
+    as_json: options.JsonFlag = False,
+) -> None:
+    """Take normal pictures out of a model, such as defects that slipped in.
+
+    The thresholds are set anew from the rest, as `fit` does. What stays is copied once on disk.
+    """
+    from spadework.errors import InputError
+
+    detector = _load(model, None, None, threads)
+    take_out = getattr(detector, "remove", None)
+    if take_out is None:
+        raise InputError(
+            f"{model}: detector {detector.name!r} cannot remove. Fit it again on the normal pictures that stay."
+        )
+    before = detector.n_normal_
+    with progress_bar() as progress:
+        take_out(pictures, progress=progress)
+    if as_json:
+        say_json(model_summary(detector) | {"removed": before - detector.n_normal_})
+    else:
+        say(f"{model}: {before} normal pictures before, {detector.n_normal_} now")
+        _say_thresholds(detector)
 
 
 def threshold(

@@ -15,7 +15,7 @@ import tempfile
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -168,17 +168,25 @@ class Detector(Settings, ABC):
     def _adopt(self, folder: ModelFolder, *, temporary: bool) -> None:
         """Make `folder` the fitted state."""
         self.folder_ = folder
+        if not temporary:
+            folder.hold()  # others may write to it
         self._open(folder)
         self._read_calibration()
         if temporary:
             weakref.finalize(folder, shutil.rmtree, folder.path.parent, ignore_errors=True)
 
     def _see_normal(
-        self, pictures: list[Picture], folder: ModelFolder, bad_files: str, progress: Progress | None, what: str
+        self,
+        pictures: list[Picture],
+        folder: ModelFolder,
+        bad_files: str,
+        progress: Progress | None,
+        what: str,
+        names: Sequence[str] | None = None,
     ) -> Iterator[Seen]:
         """Read normal pictures to keep in `folder`, whose header counts them; those it holds already are passed over."""
         failures, repeated, known = [], [], self._known_pictures()
-        for done, item in enumerate(self._see_each(pictures), 1):
+        for done, item in enumerate(self._see_each(pictures, names), 1):
             if isinstance(item, Failure):
                 if bad_files == "raise":
                     raise item.error
@@ -195,9 +203,9 @@ class Detector(Settings, ABC):
         if len(failures) == len(pictures):
             raise InputError(f"none of the {len(pictures)} pictures can be used; the first: {failures[0].error}")
 
-    def _see_each(self, pictures: list[Picture]) -> Iterator[Seen | Failure]:
+    def _see_each(self, pictures: list[Picture], names: Sequence[str] | None = None) -> Iterator[Seen | Failure]:
         """Decode a few ahead, run the network ahead of whatever is done with its output; in order."""
-        decoded = read_ahead(pictures, self._view())
+        decoded = read_ahead(pictures, self._view(), names)
         alone = self.needs == "pyramid" and self.backbone_.threads == 1  # who allows one thread means it
         yield from work_ahead(decoded, lambda item: self._see_one(*item), threads=1 if alone else PASSES)
 

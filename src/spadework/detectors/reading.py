@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,7 +86,9 @@ def picture_name(picture: Picture, index: int) -> str:
 Decoded = Future[tuple[np.ndarray, np.ndarray]]  # a picture as it was read, and as the network sees it
 
 
-def read_ahead(pictures: list[Picture], view: View) -> Iterator[tuple[str, Picture, Decoded]]:
+def read_ahead(
+    pictures: list[Picture], view: View, names: Sequence[str] | None = None
+) -> Iterator[tuple[str, Picture, Decoded]]:
     """Yield, in order, each picture's name, the picture as it came, and its pixels, decoded a few ahead in threads."""
 
     def decode(picture: Picture, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +102,7 @@ def read_ahead(pictures: list[Picture], view: View) -> Iterator[tuple[str, Pictu
         waiting: deque[tuple[str, Picture, Decoded]] = deque()
         try:
             for index, picture in enumerate(pictures):
-                name = picture_name(picture, index)
+                name = picture_name(picture, index) if names is None else names[index]
                 waiting.append((name, picture, pool.submit(decode, picture, name)))
                 if len(waiting) > READ_AHEAD:
                     yield waiting.popleft()

@@ -198,7 +198,12 @@ class Spade(PyramidDetector):
         return {entry.sha256 for entry in self.gallery_.entries} if hasattr(self, "gallery_") else set()
 
     def append(
-        self, images: Picture | Iterable[Picture], *, bad_files: str = "raise", progress: Progress | None = None
+        self,
+        images: Picture | Iterable[Picture],
+        *,
+        bad_files: str = "raise",
+        progress: Progress | None = None,
+        names: Sequence[str] | None = None,
     ) -> Self:
         """Add normal pictures in about one and a half forward passes each. Scores then equal those of a fresh fit on the union.
 
@@ -210,23 +215,65 @@ class Spade(PyramidDetector):
             images: as in `fit`; pictures that the model holds already are passed over.
             bad_files: as in `fit`; with "raise" nothing is added if any picture cannot be used.
             progress: called with (what, done, total).
+            names: what explanations call them, one a picture; None for their paths.
         """
         check.one_of(bad_files, "bad_files", {"raise", "skip"})
         folder = self._check_fitted()
         pictures = gather_normal(images)
+        if names is not None and len(names) != len(pictures):
+            raise InputError(f"names must be one a picture: {len(names)} names came for {len(pictures)} pictures.")
         self._open_backbone()
         try:
             with folder.writing():
-                for seen in self._see_normal(pictures, folder, bad_files, progress, "appending"):
+                for seen in self._see_normal(pictures, folder, bad_files, progress, "appending", names):
                     assert seen.pyramid is not None  # needs == "pyramid"
                     self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
                 self.gallery_.complete()
                 if self.image_score == "nearest-images":
                     grown = Gallery(folder)
                     folder.replace("normal_scores", self._vector_scores(grown, self._left_out(grown)))
+                    self._scored(grown)
                 folder.commit()
         finally:  # whatever stands on disk now, that is what the model is
             self.gallery_.refresh()
+            self._read_calibration()
+        return self
+
+    def remove(
+        self, pictures: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, progress: Progress | None = None
+    ) -> Self:
+        """Take normal pictures out. Scores, matches and thresholds then equal those of a fresh fit on the rest.
+
+        Fewer normal images can only raise scores with image_score "map", so no old threshold would keep its promise: both are always
+        set anew, from the pyramids that are kept. That costs up to `calibration_images` searches, no forward pass; what stays is copied
+        once on disk (1.3 MiB a picture with the defaults) in little memory. A model on disk is changed at once, completely or not at all; who
+        has it open goes on with what he opened. Where pictures were appended without `recalibrate`, thresholds also take up those.
+
+        Args:
+            pictures: which: names as explanations tell them, or hashes of the pixels (`pixel_hash`; the first 8 digits or more).
+            progress: called with (what, done, total).
+
+        Raises:
+            InputError: the model has no such picture or several, or none would be left; nothing is removed.
+        """
+        folder = self._check_fitted()
+        wanted = [pictures] if isinstance(pictures, (str, os.PathLike)) else list(pictures)
+        try:
+            with folder.writing():
+                gone = self.gallery_.find(os.fspath(picture) for picture in wanted)
+                if len(gone) == len(self.gallery_):
+                    raise InputError(
+                        f"all {len(gone)} normal pictures would be gone: at least one must stay. Fit a new model instead."
+                    )
+                rate = self._rate()
+                self.gallery_.remove(gone)
+                folder.header["n_normal"] = len(self.gallery_) - len(gone)
+                self.gallery_ = Gallery(folder)
+                self._calibrate(folder, progress)
+                folder.header["calibration"]["max_false_alarms"] = rate
+                folder.commit()
+        finally:  # whatever stands on disk now, that is what the model is
+            self.gallery_ = Gallery(folder)
             self._read_calibration()
         return self
 
@@ -261,11 +308,23 @@ class Spade(PyramidDetector):
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Each image against all the others, from what the gallery holds of it: no forward pass."""
         chosen = self._left_out(self.gallery_)
+        self._scored(self.gallery_)
         if self.image_score == "map":
             peaks = self._map_peaks(chosen, progress)
             return peaks, peaks
         few = self._left_out(self.gallery_, most=MAPS_FOR_PEAKS)
         return self._vector_scores(self.gallery_, chosen), self._map_peaks(few, progress)
+
+    def _scored(self, gallery: Gallery) -> None:
+        """Note how many images there were when the image scores were made: the draw of those left out follows from it."""
+        gallery.folder.header["gallery"]["scored"] = len(gallery)
+
+    def score_of_each(self) -> dict[int, float]:
+        """Return the score of each normal image that was left out to set the threshold, by its index; of none where the model is older."""
+        count = self._check_fitted().header["gallery"].get("scored", 0)
+        chosen = choose_images(count, int(self.calibration_images), self.seed) if count > 1 else np.arange(0)
+        scores = self.calibration_[0]
+        return dict(zip(chosen.tolist(), scores.tolist(), strict=True)) if len(chosen) == len(scores) else {}
 
     def _left_out(self, gallery: Gallery, *, most: int | None = None) -> np.ndarray:
         """Which images are left out in turn: a seeded draw, so that they stay exchangeable with new ones."""
