@@ -60,6 +60,8 @@ def _inspections() -> None:
     }
     for name, columns in indices.items():
         op.create_index(f"ix_inspections_{name}", "inspections", columns)
+    there = sa.text("files_removed_at IS NULL")
+    op.create_index("ix_inspections_files", "inspections", ["at", "id"], sqlite_where=there, postgresql_where=there)
 
 
 def _watched_files() -> None:
