@@ -34,7 +34,15 @@ def bearer(role: str) -> dict[str, str]:
 
 def settings_for(model: Path, folder: Path, *, tokens: bool = False, **changes: Any) -> Settings:
     given = tuple(Token(f"{role}-holder", role, secret) for role, secret in TOKENS.items()) if tokens else ()
-    plain = {"models": {"part": model}, "folder": folder, "port": 0, "tokens": given, "threads": 1, "decoders": 1, "rate": 10_000.0}
+    plain = {
+        "models": {"part": model},
+        "folder": folder,
+        "port": 0,
+        "tokens": given,
+        "threads": 1,
+        "decoders": 1,
+        "rate": 10_000.0,
+    }
     return Settings(**{**plain, **changes})
 
 

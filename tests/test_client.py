@@ -69,7 +69,7 @@ class Script:
                 self.wfile.write(content)
                 self.close_connection = headers.get("Connection") == "close"
 
-            do_GET = do_POST = do_DELETE = do_PUT = handle_any
+            do_GET = do_POST = handle_any  # noqa: N815
 
             def log_message(self, *arguments):
                 pass
@@ -161,7 +161,9 @@ def test_arrays_become_png(shape):
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(turned)))), turned)
 
 
-@pytest.mark.parametrize("array", [np.zeros((3, 5, 2), np.uint8), np.zeros((3, 5)), np.zeros((0, 5), np.uint8), np.zeros(3, np.uint8)])
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 5, 2), np.uint8), np.zeros((3, 5)), np.zeros((0, 5), np.uint8), np.zeros(3, np.uint8)]
+)
 def test_other_arrays_are_refused(array):
     with pytest.raises(PictureError, match="An array must be uint8"):
         encode_png(array)
@@ -249,7 +251,10 @@ def test_the_history_comes_page_by_page(script, station):
     since = datetime(2026, 1, 1, tzinfo=UTC)
     found = list(station.inspections(verdict="anomalous", since=since, newest_first=True, decision=None))
     assert [one.id for one in found] == [9, 8, 7]
-    assert script.asked[0][1] == "/api/v1/inspections?verdict=anomalous&since=2026-01-01T00%3A00%3A00%2B00%3A00&newest_first=true&limit=100"
+    assert (
+        script.asked[0][1]
+        == "/api/v1/inspections?verdict=anomalous&since=2026-01-01T00%3A00%3A00%2B00%3A00&newest_first=true&limit=100"
+    )
     assert "cursor=c" in script.asked[1][1]
 
 
@@ -286,10 +291,13 @@ def test_events_go_on_where_the_line_broke(script, station, naps):
     first = b'retry: 1\n: alive\n\nevent: inspection\nid: b-1-7\ndata: {"id": 7}\n\nevent: inspection\nid: b-2-8\ndata: {"id'
     script.say(first, Connection="close")
     script.fail(503)
-    script.say(b'event: resync\nid: c-1-8\ndata: {}\n\n', Connection="close")
+    script.say(b"event: resync\nid: c-1-8\ndata: {}\n\n", Connection="close")
     listening = station.events("b-0-6")
     found = [next(listening) for _ in range(2)]
-    assert [(event.kind, event.id, event.json) for event in found] == [("inspection", "b-1-7", {"id": 7}), ("resync", "c-1-8", {})]
+    assert [(event.kind, event.id, event.json) for event in found] == [
+        ("inspection", "b-1-7", {"id": 7}),
+        ("resync", "c-1-8", {}),
+    ]
     assert [headers["last-event-id"] for _, _, headers, _ in script.asked] == ["b-0-6", "b-1-7", "b-1-7"]
 
 
@@ -315,5 +323,7 @@ def test_the_client_needs_nothing_but_the_standard_library():
         "print(sorted(name for name in new if name not in sys.stdlib_module_names and name != 'spadework'))"
     )
     source = Path(module.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(source)})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(source)}
+    )
     assert done.stdout.strip() == "[]"

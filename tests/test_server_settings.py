@@ -50,7 +50,15 @@ def test_a_proxy_needs_tokens():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("queue", 0), ("max_upload", 0), ("max_pixels", -1), ("rate", 0.0), ("rate", float("nan")), ("keep_days", 0), ("port", 70000)],
+    [
+        ("queue", 0),
+        ("max_upload", 0),
+        ("max_pixels", -1),
+        ("rate", 0.0),
+        ("rate", float("nan")),
+        ("keep_days", 0),
+        ("port", 70000),
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(name, value):
     with pytest.raises(InputError, match=name):

@@ -30,7 +30,9 @@ IMAGE = 'form-data; name="image"; filename="a part.png"'
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
 
 
-def read(body: bytes | list[bytes], content_type: str | None, *, most=1000, seconds=5.0, length=None, pause=0.0, headers=()):
+def read(
+    body: bytes | list[bytes], content_type: str | None, *, most=1000, seconds=5.0, length=None, pause=0.0, headers=()
+):
     """What arrives, and the name told, of a request with this body."""
     pieces = [body] if isinstance(body, bytes) else list(body)
     head = [(b"content-type", content_type.encode())] if content_type else []
@@ -72,7 +74,20 @@ def test_a_form_gives_the_same_in_pieces_of_any_size(content, step):
     assert read(pieces, FORM) == ("a part.png", content)
 
 
-@pytest.mark.parametrize("kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "application/json", "multipart/form-data", "multipart/form-data; boundary=" + "b" * 71, "multipart/mixed; boundary=a", "image"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/json",
+        "multipart/form-data",
+        "multipart/form-data; boundary=" + "b" * 71,
+        "multipart/mixed; boundary=a",
+        "image",
+    ],
+)
 def test_other_kinds_are_refused(kind):
     assert refused(b"abc", kind) == (415, "media_type")
 
@@ -102,7 +117,9 @@ def test_a_form_must_hold_one_picture():
     assert refused(form(*[('form-data; name="n"', b"")] * 30), FORM) == (422, "too_many_parts")
 
 
-@pytest.mark.parametrize("body", [form((IMAGE, b"abc"), end=False), form((IMAGE, b"abc"))[:-30], b"", b"no form", form((IMAGE, b"a"))[3:]])
+@pytest.mark.parametrize(
+    "body", [form((IMAGE, b"abc"), end=False), form((IMAGE, b"abc"))[:-30], b"", b"no form", form((IMAGE, b"a"))[3:]]
+)
 def test_a_form_that_is_cut_off_or_none_is_refused(body):
     assert refused(body, FORM) == (400, "form")
 

@@ -12,6 +12,7 @@ after the time it asks for.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -277,13 +278,18 @@ class Client:
         """Return what the station tells of its models."""
         return list(self._json("GET", "/models")["items"])
 
-    def map(self, id: int) -> memoryview:
+    def map(self, id: int) -> memoryview[float]:
         """Return an inspection's map at the picture's size: float32 (H, W), NaN where nothing was inspected; `numpy.asarray` takes it."""
         body, headers = self._send("GET", f"/inspections/{int(id)}/map.f32")
         height, width = (int(side) for side in headers["x-shape"].split(","))
         values = bytearray(body)
         if struct.pack("=f", 1.0) != struct.pack("<f", 1.0):  # a big-endian machine
-            values[0::4], values[1::4], values[2::4], values[3::4] = values[3::4], values[2::4], values[1::4], values[0::4]
+            values[0::4], values[1::4], values[2::4], values[3::4] = (
+                values[3::4],
+                values[2::4],
+                values[1::4],
+                values[0::4],
+            )
         return memoryview(values).cast("B").cast("f", (height, width))
 
     def match(self, id: int, y: int, x: int) -> dict[str, Any]:
@@ -320,13 +326,25 @@ class Client:
         return urllib.parse.quote(name, safe="")
 
     def _json(
-        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: bytes | None = None, kind: str = JSON
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        kind: str = JSON,
     ) -> dict[str, Any]:
         answer, _ = self._send(method, path, query=query, body=body, kind=kind)
         return cast("dict[str, Any]", json.loads(answer))
 
     def _send(
-        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: bytes | None = None, kind: str = JSON
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        kind: str = JSON,
     ) -> tuple[bytes, Mapping[str, str]]:
         """Send a request until it is answered with success, or tries are used up."""
         headers = self._headers if body is None else {**self._headers, "Content-Type": kind}
@@ -356,10 +374,10 @@ class Client:
         """Send once. Nothing is sent again here: it may have been done already."""
         connection = self._kept()
         try:
-            try:
+            with contextlib.suppress(
+                BrokenPipeError, ConnectionResetError
+            ):  # refused before all was sent: the answer says why
                 connection.request(method, target, body, dict(headers))
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # refused before all was sent: the answer says why
             return connection.getresponse()
         except LOST as error:
             self.close()
@@ -382,7 +400,9 @@ class Client:
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         where = f"{self._parts.scheme}://{self._parts.netloc}"
-        return UnreachableError(0, "unreachable", f"No answer from {where}: {error or type(error).__name__}.", "Is the station running?")
+        return UnreachableError(
+            0, "unreachable", f"No answer from {where}: {error or type(error).__name__}.", "Is the station running?"
+        )
 
     def _listen(self, last: str | None) -> Iterator[Event]:
         headers = {**self._headers, "Accept": "text/event-stream"}
@@ -478,5 +498,7 @@ def encode_png(pixels: Array) -> bytes:
     lines = b"".join(b"\0" + data[start : start + row] for start in range(0, len(data), row))
     head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(lines, 1)), (b"IEND", b""))
-    parts = (struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks)
+    parts = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -15,7 +15,9 @@ Gigabytes = 1_000_000_000
 def serve(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="Fitted models, NAME.spade; each is served under NAME.", show_default=False),
+        typer.Argument(
+            metavar="MODEL...", help="Fitted models, NAME.spade; each is served under NAME.", show_default=False
+        ),
     ],
     watch: Annotated[
         list[str],
@@ -36,10 +38,14 @@ def serve(
     folder: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Where history and pictures go.  [default: station, beside the first model]", show_default=False
+            metavar="DIR",
+            help="Where history and pictures go.  [default: station, beside the first model]",
+            show_default=False,
         ),
     ] = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen; others than loopback need tokens.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; others than loopback need tokens.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", help="Which port; 0 takes a free one.")] = 8000,
     token_file: Annotated[
         Path | None,
@@ -52,24 +58,38 @@ def serve(
     allow_host: Annotated[
         list[str],
         typer.Option(
-            metavar="NAME", help="A further name under which it may be asked for, e.g. a proxy's; may be repeated.", show_default=False
+            metavar="NAME",
+            help="A further name under which it may be asked for, e.g. a proxy's; may be repeated.",
+            show_default=False,
         ),
     ] = [],  # noqa: B006
     max_upload: Annotated[float, typer.Option(metavar="MB", help="The largest file that is taken.")] = 64,
-    max_pixels: Annotated[float, typer.Option(metavar="MILLIONS", help="The largest picture that is taken, in megapixels.")] = 50,
+    max_pixels: Annotated[
+        float, typer.Option(metavar="MILLIONS", help="The largest picture that is taken, in megapixels.")
+    ] = 50,
     rate: Annotated[float, typer.Option(metavar="N", help="Requests a second that one client may send.")] = 200,
-    queue: Annotated[int, typer.Option(metavar="N", help="Pictures that may wait; more are turned away with 503.")] = 64,
+    queue: Annotated[
+        int, typer.Option(metavar="N", help="Pictures that may wait; more are turned away with 503.")
+    ] = 64,
     keep_days: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", help="Remove pictures nobody marked after so long.  [default: never]", show_default=False),
+        typer.Option(
+            metavar="DAYS", help="Remove pictures nobody marked after so long.  [default: never]", show_default=False
+        ),
     ] = None,
     keep_gb: Annotated[
         float | None,
-        typer.Option(metavar="GB", help="Remove the oldest pictures nobody marked above so much.  [default: never]", show_default=False),
+        typer.Option(
+            metavar="GB",
+            help="Remove the oldest pictures nobody marked above so much.  [default: never]",
+            show_default=False,
+        ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Threads of the network and of the search.  [default: one a core]", show_default=False),
+        typer.Option(
+            metavar="N", help="Threads of the network and of the search.  [default: one a core]", show_default=False
+        ),
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:

@@ -97,4 +97,3 @@ def _describe(app: FastAPI, services: Services) -> dict[str, Any]:
         found.setdefault("components", {})["securitySchemes"] = schemes
         app.openapi_schema = found
     return app.openapi_schema
-

@@ -83,7 +83,9 @@ class Doorkeeper:
     def __init__(self, settings: Settings) -> None:
         self._key = secrets.token_bytes(32)
         self._known = [(self._hash(token.secret), Principal(token.name, token.role)) for token in settings.tokens]
-        self.cookie = f"spadework_session_{settings.port}"  # cookies do not tell ports apart: two stations must not share one
+        self.cookie = (
+            f"spadework_session_{settings.port}"  # cookies do not tell ports apart: two stations must not share one
+        )
         self.sessions = Sessions()
 
     @property
@@ -129,7 +131,12 @@ class Doorkeeper:
                 )
         if not principal.may(role):
             needed = " or ".join(ROLES[ROLES.index(role) :])
-            raise Problem(403, "role", f"This needs the role {needed}; {principal.who} has {principal.role}.", "Ask who manages the station.")
+            raise Problem(
+                403,
+                "role",
+                f"This needs the role {needed}; {principal.who} has {principal.role}.",
+                "Ask who manages the station.",
+            )
         return principal
 
 
@@ -157,16 +164,28 @@ class Origins:
         host = headers.get("host", "")
         if not self._is_own(_host_name(host)):
             raise Problem(
-                421, "host", "The station is not asked for under this name.", "Use its own address, or start it with --allow-host NAME."
+                421,
+                "host",
+                "The station is not asked for under this name.",
+                "Use its own address, or start it with --allow-host NAME.",
             )
         if self._open and any(name in headers for name in PROXY_HEADERS):
-            raise Problem(403, "proxy", "This request came through a proxy, and the station has no tokens.", "Start it with --token-file.")
+            raise Problem(
+                403,
+                "proxy",
+                "This request came through a proxy, and the station has no tokens.",
+                "Start it with --token-file.",
+            )
         if not api:
             return
         foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
         origin = headers.get("origin")
-        if foreign or (method not in SAFE_METHODS and origin is not None and origin.lower() != f"{scheme}://{host}".lower()):
-            raise Problem(403, "origin", "This request comes from another web site.", "Use the station's own page, or a program.")
+        if foreign or (
+            method not in SAFE_METHODS and origin is not None and origin.lower() != f"{scheme}://{host}".lower()
+        ):
+            raise Problem(
+                403, "origin", "This request comes from another web site.", "Use the station's own page, or a program."
+            )
 
     def _is_own(self, name: str) -> bool:
         """An address is no name that somebody could point elsewhere, so any will do where others may reach the station."""

@@ -32,9 +32,12 @@ HEADERS = {
     "permissions-policy": "camera=(self), microphone=(), geolocation=(), usb=(), payment=()",
 }
 DRAIN_SECONDS = 5.0
-DRAINED = 4  # times the limit of a picture: so much of a refused body is read away, and then the line is cut
+DRAINED = 1 << 30  # bytes: so much of a refused body is read away; then, or with more announced, the line is cut
+TOO_SLOW = 408
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-FAILED = Problem(500, "internal", "Something went wrong in the station.", "Its log says what, under the answer's X-Request-Id.")
+FAILED = Problem(
+    500, "internal", "Something went wrong in the station.", "Its log says what, under the answer's X-Request-Id."
+)
 
 
 class Body:
@@ -44,23 +47,25 @@ class Body:
         headers = Headers(scope=scope)
         self._receive = receive
         self._waits = headers.get("expect", "").lower() == "100-continue"  # sends nothing before it is asked to
-        self._left = "content-length" in headers or "transfer-encoding" in headers
+        self._length = headers.get("content-length", "0")
+        self.left = self._length != "0" or "transfer-encoding" in headers
 
     async def receive(self) -> Message:
         """As ASGI has it."""
         self._waits = False
         message = await self._receive()
         if message["type"] != "http.request" or not message.get("more_body", False):
-            self._left = False
+            self.left = False
         return message
 
-    async def drain(self, most: int) -> None:
+    async def drain(self) -> None:
         """Read away what is left, if it is not too much and comes soon: a client that still sends would not see the answer."""
-        if not self._left or self._waits:
+        most = DRAINED
+        if self._waits or not self._length.isdecimal() or int(self._length) > most:
             return
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while self._left and most > 0:
+                while self.left and most > 0:
                     most -= len((await self.receive()).get("body", b""))
         except TimeoutError:
             return
@@ -84,9 +89,11 @@ class Gate:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
-                if status >= 400:
-                    await body.drain(DRAINED * self._services.settings.max_upload)
+                if body.left and status >= 400 and status != TOO_SLOW:
+                    await body.drain()
                 headers = MutableHeaders(scope=message)
+                if body.left:
+                    headers["connection"] = "close"
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("cache-control", "no-store")
@@ -100,7 +107,9 @@ class Gate:
             else:
                 self._services.metrics.turned_away.labels(problem.code).inc()
                 await problem.response()(scope, body.receive, answer)
-        except Exception as error:  # what nobody thought of: the log has where, the client only learns that something is wrong
+        except (
+            Exception
+        ) as error:  # what nobody thought of: the log has where, the client only learns that something is wrong
             log("failed", level=logging.ERROR, error=error, request=number, path=scope["path"])
             if begun:
                 raise  # the server cuts the connection, so that half an answer is not taken for a whole one

@@ -33,7 +33,13 @@ class Rate:
                 self._buckets.popitem(last=False)
         if not enough:
             after = str(max(1, round((1.0 - level) / self.rate + 0.5)))
-            raise Problem(429, "rate", f"More than {self.rate:g} requests a second.", "Ask less often.", headers={"Retry-After": after})
+            raise Problem(
+                429,
+                "rate",
+                f"More than {self.rate:g} requests a second.",
+                "Ask less often.",
+                headers={"Retry-After": after},
+            )
 
 
 class Room:
@@ -59,7 +65,9 @@ class Room:
         """Hold a place. Raises Problem 503 if none is free."""
         with self._lock:
             if self._taken >= self.places:
-                raise unavailable("overloaded", f"{self.places} pictures are waiting already.", "Send it again a little later.")
+                raise unavailable(
+                    "overloaded", f"{self.places} pictures are waiting already.", "Send it again a little later."
+                )
             self._taken += 1
         try:
             yield
@@ -72,7 +80,11 @@ class Room:
         """Hold so many bytes. Raises Problem 503 if there is no room; one alone always has it."""
         with self._lock:
             if self._bytes and self._bytes + size > self.most_bytes:
-                raise unavailable("overloaded", "Pictures that are waiting fill the memory set aside for them.", "Send it again a little later.")
+                raise unavailable(
+                    "overloaded",
+                    "Pictures that are waiting fill the memory set aside for them.",
+                    "Send it again a little later.",
+                )
             self._bytes += size
         try:
             yield

@@ -29,7 +29,9 @@ class Metrics:
         self.under_way = self._gauge("inspections_under_way", "Inspections accepted and not answered yet.")
         self.held_bytes = self._gauge("decoded_bytes", "Bytes of decoded pictures that wait.")
         self.listeners = self._gauge("event_listeners", "Clients that listen to events.")
-        self.normals = Gauge("spadework_normal_pictures", "Normal pictures in a model.", ["model"], registry=self.registry)
+        self.normals = Gauge(
+            "spadework_normal_pictures", "Normal pictures in a model.", ["model"], registry=self.registry
+        )
 
     def _counter(self, name: str, text: str, labels: list[str]) -> Counter:
         return Counter(f"spadework_{name}", text, labels, registry=self.registry)

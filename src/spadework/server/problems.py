@@ -18,7 +18,7 @@ HINTS = {
 }
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - it is an answer as any other
     """An answer other than success: HTTP status, code for programs, message and hint for people."""
 
     def __init__(
@@ -48,7 +48,9 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """Return the bytes of `content`."""
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+            "utf-8", "replace"
+        )
 
 
 def unavailable(code: str, message: str, hint: str, *, after: float = 1.0) -> Problem:

@@ -10,7 +10,9 @@ MOST_NOTE = 2000
 Kind = Literal["normal", "defect"]
 Verdict = Literal["normal", "anomalous", "no threshold"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Box = Annotated[list[int], Field(min_length=4, max_length=4, description="y0, x0, y1, x1 in pixels, the ends exclusive")]
+Box = Annotated[
+    list[int], Field(min_length=4, max_length=4, description="y0, x0, y1, x1 in pixels, the ends exclusive")
+]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]  # databases do not take NUL
 
 
@@ -145,6 +147,7 @@ class Match(BaseModel):
     normal: MatchedNormal
     box: Box
     distance: float
+    here_box: Box
     here: str | None
     there: str | None
 
@@ -185,17 +188,22 @@ class ModelList(BaseModel):
 class NewThreshold(Strict):
     """How many normal pictures may be called anomalous: the threshold follows from it."""
 
-    max_false_alarms: Annotated[float, Field(gt=0, lt=1)]
+    max_false_alarms: Annotated[float, Field(ge=1e-6, lt=1)]
 
 
 class Normal(BaseModel):
-    """A normal picture in a model. Who added it, and when, is null for those it was fitted with."""
+    """A normal picture in a model. Who added it, and when, is null for those it was fitted with.
+
+    score: when it was left out to set the threshold, if it was. inspection_id: of which it was said to be normal, if so it came.
+    """
 
     name: str
     hash: Sha256
     size: Annotated[list[int], Field(min_length=2, max_length=2, description="height, width")]
+    score: float | None
     added_by: str | None
     added_at: AwareDatetime | None
+    inspection_id: int | None
 
 
 class NormalList(BaseModel):

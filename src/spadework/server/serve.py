@@ -136,11 +136,15 @@ async def _watch(stop: Any, server: Server) -> None:
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens at the first address of a host. Raises OutputError, saying why and what else to do."""
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         listening = socket.socket(family, kind, protocol)
         try:
             if os.name == "posix":
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for old connections
+                listening.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+                )  # a restart need not wait for old connections
             listening.bind(where)
             listening.listen(256)
         except OSError:
@@ -148,7 +152,9 @@ def bind(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         why = error.strerror or str(error)
-        raise OutputError(f"cannot listen at {host}, port {port}: {why}. Choose another with --port; 0 takes a free one.") from error
+        raise OutputError(
+            f"cannot listen at {host}, port {port}: {why}. Choose another with --port; 0 takes a free one."
+        ) from error
     listening.setblocking(False)
     return listening
 

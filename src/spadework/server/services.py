@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import asdict
 
 import anyio
 
@@ -89,11 +89,11 @@ class Services:
         self.history = LiveHistory(settings.database_url, self.pictures, events=self.events, metrics=self.metrics)
         stack.callback(self.history.close)
         self.history.upgrade()
-        self.decoders = Decoders(
-            settings.decoders, settings.max_pixels, settings.decode_bytes, settings.decode_seconds
-        )
+        self.decoders = Decoders(settings.decoders, settings.max_pixels, settings.decode_bytes, settings.decode_seconds)
         stack.callback(self.decoders.close)
-        self.pool = ThreadPoolExecutor(settings.decoders + 2, "upload")  # two decode, others write, none waits for an inspection
+        self.pool = ThreadPoolExecutor(
+            settings.decoders + 2, "upload"
+        )  # two decode, others write, none waits for an inspection
         stack.callback(self.pool.shutdown)
         for name, path in settings.models.items():
             station = Station(
@@ -138,14 +138,13 @@ class Services:
         return found
 
     def _clean_now_and_then(self) -> None:
+        """Also where everything is kept for ever: what a crash left behind goes."""
         settings = self.settings
-        if settings.keep_days is None and settings.keep_bytes is None:
-            return
         while not self._stop_cleaning.wait(CLEANING_SECONDS):
             started = time.monotonic()
             try:
-                removed = clean(self.history, settings.keep_days, settings.keep_bytes, datetime.now(UTC))
+                removed = clean(self.history, settings.keep_days, settings.keep_bytes)
             except Exception as error:  # a full disk, a database away: it is tried again in an hour
                 log("cleaning failed", level=40, error=error)
             else:
-                log("cleaned", removed=str(removed), seconds=round(time.monotonic() - started, 3))
+                log("cleaned", **asdict(removed), seconds=round(time.monotonic() - started, 3))

@@ -146,7 +146,9 @@ def is_loopback(host: str) -> bool:
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError) as error:
-        raise InputError(f"--host {host}: no such address on this machine. Use 127.0.0.1, or 0.0.0.0 for all.") from error
+        raise InputError(
+            f"--host {host}: no such address on this machine. Use 127.0.0.1, or 0.0.0.0 for all."
+        ) from error
     return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
 
 

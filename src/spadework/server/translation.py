@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -10,6 +11,7 @@ from starlette.exceptions import HTTPException
 from spadework.errors import InputError, ModelError, OutputError, SpadeworkError
 from spadework.server import errors
 from spadework.server.database import HistoryUnavailableError, UnknownRecordError
+from spadework.server.evidence import DamagedEvidenceError
 from spadework.server.logs import log
 from spadework.server.problems import Problem, unavailable
 
@@ -25,6 +27,7 @@ TOLD: tuple[tuple[type[SpadeworkError], int, str, str], ...] = (
     (errors.ModelGone, 409, "model_gone", "Bring the model back, then reload it."),
     (errors.CannotLearn, 409, "cannot_learn", "Fit the model again with the picture."),
     (errors.Conflict, 409, "conflict", "Look at what is there now."),
+    (DamagedEvidenceError, 410, "damaged_map", "Inspect the picture again."),
     (UnknownRecordError, 404, "not_found", "Check the number."),
     (InputError, 422, "invalid", "Change the request."),
 )
@@ -60,7 +63,9 @@ def _broken(error: Exception) -> Problem:
     if isinstance(error, HistoryUnavailableError):
         return unavailable("database", "The database does not answer.", LATER, after=5)
     if isinstance(error, OutputError):
-        return unavailable("storage", "Nothing can be written: no room, or no permission.", "See the station's log.", after=30)
+        return unavailable(
+            "storage", "Nothing can be written: no room, or no permission.", "See the station's log.", after=30
+        )
     if isinstance(error, ModelError):
         return Problem(409, "model", "The model cannot be used.", "See the station's log.")
     return Problem(500, "internal", "Something went wrong in the station.", "Its log says what.")
@@ -68,8 +73,10 @@ def _broken(error: Exception) -> Problem:
 
 def _invalid(error: RequestValidationError) -> Problem:
     """The first thing that is wrong with parameters or a body; what came is not repeated, for it may be anything."""
-    first = next(iter(error.errors()), {})
+    first: dict[str, Any] = next(iter(error.errors()), {})
     place = ".".join(str(part) for part in first.get("loc", ()) if isinstance(part, (str, int)))
     if first.get("type") == "json_invalid":
         return Problem(422, "json", "The body is no JSON.")
-    return Problem(422, "invalid", f"{place}: {first.get('msg', 'is not valid')}.", "Check it against /api/v1/openapi.json.")
+    return Problem(
+        422, "invalid", f"{place}: {first.get('msg', 'is not valid')}.", "Check it against /api/v1/openapi.json."
+    )

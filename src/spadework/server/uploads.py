@@ -54,13 +54,20 @@ def _boundary(content_type: str) -> str | None:
         return None
     boundary = told.get_param("boundary")
     if kind != FORM or not isinstance(boundary, str) or not 1 <= len(boundary) <= 70 or not boundary.isascii():
-        raise Problem(415, "media_type", f"A body of this type is not taken: {clean_name(kind, 'none given')}.", ACCEPTED)
+        raise Problem(
+            415, "media_type", f"A body of this type is not taken: {clean_name(kind, 'none given')}.", ACCEPTED
+        )
     return boundary
 
 
 def too_large(most: int) -> Problem:
     """The 413 of a body beyond the limit."""
-    return Problem(413, "too_large", f"The picture has more than {most} bytes.", "Save it smaller, or start the station with a larger --max-upload.")
+    return Problem(
+        413,
+        "too_large",
+        f"The picture has more than {most} bytes.",
+        "Save it smaller, or start the station with a larger --max-upload.",
+    )
 
 
 async def read_picture(request: Request, write: Write, *, most: int, seconds: float) -> str | None:
@@ -85,7 +92,7 @@ async def read_picture(request: Request, write: Write, *, most: int, seconds: fl
             async for piece in request.stream():
                 target.feed(piece)
     except TimeoutError:
-        raise Problem(408, "slow", f"The body did not come within {seconds:g} s.", "Try again.", headers={"Connection": "close"}) from None
+        raise Problem(408, "slow", f"The body did not come within {seconds:g} s.", "Try again.") from None
     except ClientDisconnect:
         raise Problem(400, "cut_off", "The body ended early.", "Send it again.") from None
     return target.end()
@@ -182,7 +189,9 @@ class Form:
         if not self._inside:
             return
         if self._found:
-            raise Problem(422, "several_pictures", "The form holds several pictures.", "Send each in a request of its own.")
+            raise Problem(
+                422, "several_pictures", "The form holds several pictures.", "Send each in a request of its own."
+            )
         self._found = True
         name = told.get_param("filename", header="content-disposition")
         self._name = name if isinstance(name, str) else None
@@ -203,4 +212,3 @@ Target = Raw | Form
 
 def _broken() -> Problem:
     return Problem(400, "form", "The form is cut off or is none.", ACCEPTED)
-

@@ -75,7 +75,9 @@ def station_of(station: Services, inspection: Inspected) -> Station:
     served = station.stations.get(inspection.seen.model)
     if served is None:
         raise Problem(
-            409, "model_not_served", f"The model {inspection.seen.model} is not served now.", "Start the station with it."
+            409,
+            "model_not_served",
+            f"The model {inspection.seen.model} is not served now.",
+            "Start the station with it.",
         )
     return served
-

@@ -108,7 +108,8 @@ def spec(role: str, *errors: int, upload: bool = False, **extra: Any) -> dict[st
         extra: further parts of its OpenAPI description.
     """
     own = {421, 403, 429, 503, *errors} | (set() if role == PUBLIC else {401})
-    own |= {400, 408, 413, 415, 422, 503} if upload else set()
+    own |= {408, 413, 415, 422} if upload else set()
+    own |= {400} if 413 in own else set()  # whatever has a body
     described: dict[str, Any] = {"x-role": role, **extra}
     described["security"] = [] if role == PUBLIC else [{"token": []}, {"session": []}]
     if upload:
@@ -130,7 +131,11 @@ PICTURE_BODY = {
     "content": {
         **{f"image/{kind}": BINARY for kind in ("png", "jpeg", "tiff", "bmp", "webp")},
         "multipart/form-data": {
-            "schema": {"type": "object", "required": ["image"], "properties": {"image": {"type": "string", "format": "binary"}}}
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "format": "binary"}},
+            }
         },
     },
 }
@@ -138,5 +143,7 @@ PICTURE_BODY = {
 
 def content(media_type: str, text: str, **headers: str) -> dict[int, dict[str, Any]]:
     """Describe an answer that is no JSON."""
-    told = {name.replace("_", "-"): {"description": about, "schema": {"type": "string"}} for name, about in headers.items()}
+    told = {
+        name.replace("_", "-"): {"description": about, "schema": {"type": "string"}} for name, about in headers.items()
+    }
     return {200: {"description": text, "content": {media_type: BINARY}, "headers": told}}

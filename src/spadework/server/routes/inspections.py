@@ -20,11 +20,16 @@ from spadework.server.routes.guarded import PREFIX, Guarded, services, spec, who
 
 router = APIRouter(prefix=PREFIX, route_class=Guarded, tags=["inspections"])
 Model = Annotated[str, Path(max_length=64)]
-Name = Annotated[str | None, Query(max_length=200, description="what the picture is called; by default its file's name")]
+Name = Annotated[
+    str | None, Query(max_length=200, description="what the picture is called; by default its file's name")
+]
 
 
 @router.post(
-    "/models/{model}/inspections", status_code=201, response_model=schemas.Inspection, **spec("inspect", 404, upload=True)
+    "/models/{model}/inspections",
+    status_code=201,
+    response_model=schemas.Inspection,
+    **spec("inspect", 404, upload=True),
 )
 async def inspect(
     request: Request, model: Model, name: Name = None, source: Literal["upload", "camera"] = "upload"

@@ -16,7 +16,7 @@ from spadework.server.services import Services
 router = APIRouter(prefix=PREFIX, route_class=Guarded, tags=["events"])
 MOST_LISTENERS = 100
 MOST_MISSED = 500
-DESCRIBED = spec("inspect")
+DESCRIBED = spec("inspect", 422)
 DESCRIBED["responses"] |= content(
     "text/event-stream",
     "`inspection` holds an Inspection, `decision` a Decision and its Inspection, `model` a ModelInfo; after `resync` read lists again.",

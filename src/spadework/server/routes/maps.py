@@ -30,7 +30,8 @@ SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/tiff": "tif", "image
 MAP_SIDE = 512  # longer side of a map of size "view", in pixels
 HEAT_SIDE = 1280
 MapSize = Annotated[
-    Literal["full", "view"], Query(description='"full": the picture\'s own size; "view": the same, small enough for a page')
+    Literal["full", "view"],
+    Query(description='"full": the picture\'s own size; "view": the same, small enough for a page'),
 ]
 
 
@@ -66,7 +67,9 @@ def _image(station: Services, id: int, size: str) -> Response:
     return FileResponse(picture, media_type=kind, headers={**KEPT, **USERS, "Content-Disposition": named})
 
 
-@router.get("/inspections/{id}/map.png", **described("inspect", "image/png", "Heat, clear where nothing is suspicious."))
+@router.get(
+    "/inspections/{id}/map.png", **described("inspect", "image/png", "Heat, clear where nothing is suspicious.")
+)
 async def heat(request: Request, id: Id, size: MapSize = "full") -> Response:
     """Return the heat of the map alone, as an RGBA PNG to lay over the picture. Colours as in the reports, by the map's threshold."""
     return await drawing(request, lambda: _heat(services(request), id, size))
@@ -95,17 +98,36 @@ def _raw(station: Services, id: int, size: str) -> Response:
 
 
 @router.get("/inspections/{id}/match", response_model=schemas.Match, **spec("inspect", 404, 409, 410, 422))
-def match(
+async def match(
     request: Request,
     id: Id,
     y: Annotated[int, Query(ge=0, le=10**6, description="row, in the picture's pixels")],
     x: Annotated[int, Query(ge=0, le=10**6, description="column")],
 ) -> Response:
     """Tell the normal place that a place of the picture was compared with, and show both."""
-    station = services(request)
+    return await drawing(request, lambda: _match(services(request), id, y, x))
+
+
+def _match(station: Services, id: int, y: int, x: int) -> Response:
     inspection = find(station, id)
     found = station_of(station, inspection).match(inspection, y, x)
-    raise NotADirectoryError
+    normal = {
+        "name": found.normal.name,
+        "hash": found.normal.pixel_hash,
+        "added_by": found.normal.added_by,
+        "added_at": found.normal.added_at.isoformat() if found.normal.added_at else None,
+        "removed": found.removed,
+    }
+    return Json(
+        {
+            "normal": normal,
+            "box": list(found.normal_box),
+            "distance": found.distance,
+            "here_box": list(found.box),
+            "here": None if found.here is None else data_uri(found.here),
+            "there": None if found.there is None else data_uri(found.there),
+        }
+    )
 
 
 def evidence_of(station: Services, inspection: Inspection) -> Evidence:

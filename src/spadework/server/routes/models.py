@@ -10,7 +10,6 @@ from pydantic import AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from spadework.images import pixel_hash
 from spadework.server import schemas
 from spadework.server.drawing import jpeg
 from spadework.server.problems import Json
@@ -74,24 +73,30 @@ def normals(
             "name": entry.name,
             "hash": entry.pixel_hash,
             "size": list(entry.size),
+            "score": entry.score,
             "added_by": entry.added_by,
             "added_at": entry.added_at.isoformat() if entry.added_at else None,
+            "inspection_id": entry.inspection_id,
         }
         for entry in served.normals(offset, limit)
     ]
     return Json({"items": items, "offset": offset, "total": served.snapshot().n_normal_})
 
 
-@router.post("/models/{model}/normals", status_code=201, response_model=schemas.NewNormal, **spec("manage", 404, 409, upload=True))
+@router.post(
+    "/models/{model}/normals",
+    status_code=201,
+    response_model=schemas.NewNormal,
+    **spec("manage", 404, 409, upload=True),
+)
 async def add_normal(request: Request, model: Model, name: Name = None) -> Response:
     """Add a normal picture to a model, without an inspection."""
     station, asked_by = services(request), who(request)
     served = station.station(model)
     async with receiving(request, station, name) as received:
-        await changing(request, lambda: served.append(received.rgb, received.name, asked_by))
-        pixels = await changing(request, lambda: pixel_hash(received.rgb))
+        change = await changing(request, lambda: served.append(received.rgb, received.name, asked_by))
     await changing(request, lambda: announce_model(station, model))
-    return Json({"hash": pixels}, status=201)
+    return Json({"hash": change.made.pictures[0]}, status=201)
 
 
 @router.delete("/models/{model}/normals/{hash}", status_code=204, **spec("manage", 404, 409, 422))
