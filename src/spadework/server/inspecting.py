@@ -14,15 +14,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 
 from spadework import check
-from spadework.detectors.base import Detector
-from spadework.gallery import Gallery
 from spadework.prediction import Failure, Prediction
 from spadework.scores import Region, bounds
 from spadework.server.errors import Overloaded, Stopped
@@ -30,6 +27,7 @@ from spadework.server.evidence import Evidence
 from spadework.server.history import History
 from spadework.server.pictures import Pictures
 from spadework.server.records import Inspection, NewInspection, Watched
+from spadework.server.served_model import Snapshot
 
 REGIONS = 100  # recorded of one picture, the highest
 AHEAD = 2  # batches that may wait to be recorded
@@ -47,27 +45,6 @@ class Candidate:
     media_type: str
     decode_seconds: float = 0.0
     watched: Watched | None = None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A model as it is in use; never changed. What changes the model makes another."""
-
-    detector: Detector
-    model_hash: str
-    backbone_hash: str | None
-
-    @classmethod
-    def of(cls, detector: Detector) -> Snapshot:
-        """Take a fitted detector into use."""
-        network = detector.folder_.header["backbone"]
-        return cls(detector, detector.model_hash(), network["hash"] if network else None)
-
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Where each normal picture lies in the gallery, by its pixel hash; none where the detector has no gallery."""
-        gallery: Gallery | None = getattr(self.detector, "gallery_", None)
-        return {} if gallery is None else {entry.sha256: image for image, entry in enumerate(gallery.entries)}
 
 
 @dataclass
@@ -305,7 +282,7 @@ def _outlines(score_map: np.ndarray, threshold: float | None) -> dict[tuple[int,
         if around < 0:  # else the edge of a hole
             x, y, width, height = cv2.boundingRect(contour)
             box = (top + y, left + x, top + y + height, left + x + width)
-            points = cv2.approxPolyDP(contour, 1.0, True).reshape(-1, 2) + (left, top)
+            points = cv2.approxPolyDP(contour, 1.0, True).reshape(-1, 2) + np.array([left, top])
             if len(points) > 2:
                 found.setdefault(box, []).append(points.tolist())
     return found
