@@ -99,7 +99,8 @@ def _read(connection: sa.Connection, model: str, start: int, end: int) -> tuple[
     )
     rows = connection.execution_options(yield_per=AT_ONCE).execute(chosen)
     # Microseconds are whole numbers below 2**53: float64 holds them exactly. None becomes NaN.
-    parts = [np.array(part, np.float64) for part in rows.partitions()]
+    # As tuples: NumPy asks every row of SQLAlchemy's for what it has not, which took ten times as long.
+    parts = [np.array(list(map(tuple, part)), np.float64) for part in rows.partitions()]
     whole = np.concatenate([np.empty((0, 4)), *parts])
     return whole[:, 0], whole[:, 1], whole[:, 2], whole[:, 3] > 0
 
