@@ -16,6 +16,7 @@ from PIL import Image
 from station_server import TOKENS, bearer, client_of, png, settings_for
 
 import spadework
+from spadework.errors import OutputError
 from spadework.images import pixel_hash
 
 API = "/api/v1"
@@ -138,6 +139,19 @@ def test_a_model_that_is_not_served(shared):
     assert error_of(shared.get(f"{API}/models/other")) == (404, "not_found")
     for path in ("normals", "changes", "series", "scores"):
         assert error_of(shared.get(f"{API}/models/other/{path}")) == (404, "not_found")
+
+
+def test_a_picture_that_cannot_be_kept_is_not_in_the_history(own, monkeypatch):
+    def full(incoming):
+        raise OutputError("/secret/place: cannot be written: No space left on device.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own.app.state.services.pictures, "keep", full)
+        response = own.post(f"{API}/models/part/inspections", content=png(BAD), headers=PNG)
+        assert error_of(response) == (503, "storage")
+        assert "secret" not in response.text
+    assert own.get(f"{API}/inspections").json()["items"] == []
+    assert inspect(own, BAD)["id"] == 1
 
 
 # ---------------------------------------------------------------- pictures and maps
@@ -352,7 +366,7 @@ def test_the_threshold_follows_the_rate(own):
     assert after["threshold"]["asked"] == after["max_false_alarms"] == 0.5
     assert after["threshold"]["value"] < before["threshold"]["value"]
     assert inspect(own, BAD)["threshold"] == after["threshold"]["value"]
-    for rate in (0, 1, -1, "many"):
+    for rate in (0, 5e-324, 1, -1, "many"):
         assert error_of(own.put(f"{API}/models/part/threshold", json={"max_false_alarms": rate})) == (422, "invalid")
 
 

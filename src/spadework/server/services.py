@@ -23,6 +23,7 @@ from spadework.server.pictures import Pictures
 from spadework.server.problems import not_found
 from spadework.server.records import Inspection, NewInspection
 from spadework.server.settings import Settings
+from spadework.server.settling import Settling
 from spadework.server.station import Station
 from spadework.server.watch import Watch
 
@@ -30,14 +31,15 @@ CLEANING_SECONDS = 3600.0
 
 
 class LiveHistory(History):
-    """A history that tells everybody who listens of each inspection, once it is written."""
+    """A history that waits for the pictures of inspections to be on the disk, and tells everybody who listens of what was written."""
 
-    def __init__(self, url: str, pictures: Pictures, *, events: Events, metrics: Metrics) -> None:
+    def __init__(self, url: str, pictures: Pictures, *, settling: Settling, events: Events, metrics: Metrics) -> None:
         super().__init__(url, pictures)
-        self._events, self._metrics = events, metrics
+        self._settling, self._events, self._metrics = settling, events, metrics
 
     def record_many(self, new: Sequence[NewInspection]) -> list[Inspection]:
         """As `History.record_many`."""
+        self._settling.wait({one.picture for one in new})
         written = super().record_many(new)
         for inspection in written:
             seen = inspection.seen
@@ -61,7 +63,7 @@ class Services:
         self.door, self.origins = Doorkeeper(settings), Origins(settings)
         self.rate = Rate(settings.rate)
         self.room = Room(settings.queue + settings.batch, settings.queued_bytes)
-        self.events, self.metrics = Events(), Metrics()
+        self.settling, self.events, self.metrics = Settling(), Events(), Metrics()
         self.stations: dict[str, Station] = {}
         self.watches: list[Watch] = []
         self.draining = False
@@ -86,7 +88,9 @@ class Services:
         settings = self.settings
         settings.folder.mkdir(parents=True, exist_ok=True)
         self.pictures = Pictures(settings.pictures)
-        self.history = LiveHistory(settings.database_url, self.pictures, events=self.events, metrics=self.metrics)
+        self.history = LiveHistory(
+            settings.database_url, self.pictures, settling=self.settling, events=self.events, metrics=self.metrics
+        )
         stack.callback(self.history.close)
         self.history.upgrade()
         self.decoders = Decoders(settings.decoders, settings.max_pixels, settings.decode_bytes, settings.decode_seconds)

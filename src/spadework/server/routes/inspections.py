@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from concurrent.futures import Future
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -13,8 +13,9 @@ from starlette.responses import Response
 from spadework.server import schemas
 from spadework.server.inspecting import Candidate
 from spadework.server.problems import Json
-from spadework.server.receiving import receiving
+from spadework.server.receiving import Received, inspecting
 from spadework.server.records import Filter
+from spadework.server.records import Inspection as Inspected
 from spadework.server.routes.decisions import Id, find
 from spadework.server.routes.guarded import PREFIX, Guarded, services, spec, who
 
@@ -37,18 +38,21 @@ async def inspect(
     """Inspect a picture. The answer comes once the inspection is in the history."""
     station, asked_by = services(request), who(request)
     served = station.station(model)
-    async with receiving(request, station, name) as received:
-        candidate = Candidate(
-            rgb=received.rgb,
-            picture=received.picture,
-            name=received.name,
-            source=source,
-            who=asked_by,
-            media_type=received.media_type,
-            decode_seconds=received.seconds,
+
+    def submit(received: Received) -> Future[Inspected]:
+        return served.submit(
+            Candidate(
+                rgb=received.rgb,
+                picture=received.picture,
+                name=received.name,
+                source=source,
+                who=asked_by,
+                media_type=received.media_type,
+                decode_seconds=received.seconds,
+            )
         )
-        # Shielded: a client that goes away takes nothing back of what was accepted.
-        inspection = await asyncio.shield(asyncio.wrap_future(served.submit(candidate)))
+
+    inspection = await inspecting(request, station, name, submit)
     return Json(inspection.to_json(), status=201)
 
 
