@@ -384,3 +384,75 @@ def test_postgresql_waits_for_the_disk_whatever_the_server_says(postgresql_serve
             for name in ("synchronous_commit", "transaction_isolation")
         ]
     assert told == ["on", "read committed"]
+
+
+def test_a_database_that_is_no_database_says_so(tmp_path):
+    (tmp_path / "garbage.sqlite").write_bytes(b"garbage" * 1000)
+    (tmp_path / "folder.sqlite").mkdir()
+    (tmp_path / "file").write_text("x")
+    for name, told in (
+        ("garbage.sqlite", "not a database"),
+        ("folder.sqlite", "unable to open"),
+        ("file/x.sqlite", "file: cannot be made"),
+    ):
+        with pytest.raises(HistoryError, match=told), opened(f"sqlite:///{tmp_path}/{name}", tmp_path / "files") as own:
+            own.upgrade()
+    with (
+        opened(f"sqlite:///{tmp_path}/new.sqlite", tmp_path / "files") as own,
+        pytest.raises(HistoryError, match="must be upgraded first"),
+    ):
+        own.find()
+
+
+def test_a_writer_waits_for_another_and_says_so_when_that_takes_too_long(database_url, tmp_path, monkeypatch):
+    monkeypatch.setattr("spadework.server.database.WAIT_SECONDS", 0.5)
+    with opened(database_url, tmp_path / "a") as one, opened(database_url, tmp_path / "b") as other:
+        one.upgrade()
+        with one.database.writing():
+            with pytest.raises(
+                HistoryUnavailableError, match=r"does not answer: .*lock.*Nothing was written; try again"
+            ):
+                other.record_many([seen(0)])
+            assert other.find().total == 0  # readers do not wait
+        assert [found.id for found in other.record_many([seen(0)])] == [1]
+        done = []
+        with one.database.writing():
+            waiting = threading.Thread(target=lambda: done.append(other.record_many([seen(1)])))
+            waiting.start()
+            waiting.join(0.1)
+            assert done == []
+        waiting.join()
+        assert [found.id for found in done[0]] == [2]
+
+
+def test_the_database_may_be_started_again_in_between(postgresql_server, tmp_path):
+    import postgresql
+    import psycopg
+
+    with opened(postgresql.new_database(postgresql_server, "again"), tmp_path) as own:
+        own.upgrade()
+        own.record_many([seen(0)])
+
+        def end_connections():
+            with psycopg.connect(postgresql_server.format("postgres"), autocommit=True) as connection:
+                chosen = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'again'"
+                connection.execute(chosen)
+
+        end_connections()
+        assert [one.id for one in own.record_many([seen(1)])] == [2]
+        with pytest.raises(HistoryUnavailableError), own.database.writing() as connection:
+            connection.exec_driver_sql("DELETE FROM inspections")
+            end_connections()
+        assert own.count() == 2
+
+
+def test_after_an_error_the_next_transaction_is_a_fresh_one(history):
+    class StopError(Exception):
+        pass
+
+    with pytest.raises(StopError), history.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE inspections SET name = 'x'")
+        raise StopError
+    with pytest.raises(HistoryError, match="refused|does not answer"), history.database.writing() as connection:
+        connection.exec_driver_sql("SELECT nonsense FROM inspections")
+    assert [one.id for one in history.record_many([seen(0)])] == [1]

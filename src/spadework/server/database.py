@@ -107,24 +107,28 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Open a transaction that only reads: all of it sees the same state in SQLite, each statement one state in PostgreSQL."""
-        with self._told(), self.engine.begin() as connection:
+        with self._told("Try again"), self.engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """Open a transaction that writes, alone; when it ends without an error it is on the disk."""
-        with self._told(), self._turn, self.engine.connect() as plain:
+        with self._told("Nothing was written; try again"), self._turn, self.engine.connect() as plain:
             connection = plain.execution_options(**{WRITE: True})
-            with connection.begin():
+            with connection.begin() as transaction:
                 if not self.is_sqlite:
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": WRITER})
                 yield connection
+                # Whoever loses the connection here cannot know: the server may have heard.
+                unknown = "Nothing was written" if self.is_sqlite else "It is not known whether it was written"
+                with self._told(f"{unknown}; look, and try again"):
+                    transaction.commit()
 
     def prepare(self) -> None:
         """Set what stays with the database file: SQLite's write-ahead log."""
         if not self.is_sqlite:
             return
-        with self._told(), self.engine.connect() as connection:
+        with self._told("Try again"), self.engine.connect() as connection:
             raw = connection.connection.driver_connection
             assert raw is not None  # just connected
             if _write_ahead(raw) != "wal":
@@ -134,18 +138,21 @@ class Database:
                 )
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, then: str) -> Iterator[None]:
         """Turn the errors of drivers into ours, without statements and values: those may hold what is nobody's business."""
         try:
             yield
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-            why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise HistoryUnavailableError(
-                f"{self.name}: the database does not answer: {why}. Nothing was written; try again."
-            ) from error
+            why = _first_line(error)
+            if "no such table" in why:
+                raise HistoryError(f"{self.name}: holds no history yet: it must be upgraded first.") from error
+            raise HistoryUnavailableError(f"{self.name}: the database does not answer: {why}. {then}.") from error
         except exc.DBAPIError as error:
-            why = str(error.orig).strip().splitlines()[0]
-            raise HistoryError(f"{self.name}: the database refused: {why}. Nothing was written.") from error
+            raise HistoryError(f"{self.name}: the database refused: {_first_line(error)}.") from error
+
+
+def _first_line(error: exc.SQLAlchemyError) -> str:
+    return (str(getattr(error, "orig", None) or error).strip() or "no reason given").splitlines()[0].rstrip(".")
 
 
 def _parsed(text: str) -> sa.URL:
