@@ -173,7 +173,7 @@ class _Child:
         if not sound or shape[2] != 3 or shape[0] * shape[1] > self.max_pixels:
             return None
         pixels = np.empty(shape, np.uint8)
-        view = memoryview(pixels).cast("B")
+        view = pixels.data.cast("B")
         self._room.seek(0)
         while view:
             count = self._room.readinto(view)  # type: ignore[attr-defined]

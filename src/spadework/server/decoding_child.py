@@ -68,7 +68,7 @@ def _answer(path: Path, max_pixels: int, room: BinaryIO) -> dict[str, Any]:
         pixels, media_type = decode(path, max_pixels)
         room.seek(0)
         room.truncate(0)
-        room.write(memoryview(pixels).cast("B"))
+        room.write(pixels.data.cast("B"))
     except DecodingError as error:
         return {"error": error.code, "message": str(error).replace(str(path), "the picture")[:LONGEST]}
     except MemoryError:

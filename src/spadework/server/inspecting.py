@@ -242,7 +242,7 @@ class Inspector:
             verdict=found.verdict,
             regions=tuple(regions_of(found)),
             nearest=nearest,
-            nearest_distance=nearest[0]["distance"] if nearest else None,
+            nearest_distance=found.nearest_images[0][1] if nearest else None,
             timings={"decode": candidate.decode_seconds, "wait": judged.job.wait, "inspect": found.seconds},
             evidence=None if evidence is None else self.pictures.put_evidence(evidence.to_bytes()),
             watched=candidate.watched,

@@ -218,9 +218,7 @@ class Lessons:
 
     def _decide(self, inspection: Inspection, kind: str, who: str, note: str) -> Decision:
         """Record a decision, with the model and the threshold that it is said of."""
-        of = {
-            "model": self.model.name,
-            "model_hash": inspection.seen.model_hash,
-            "threshold": inspection.seen.threshold,
-        }
-        return self.history.decide(inspection.id, kind, who, note, **of)
+        seen = inspection.seen
+        return self.history.decide(
+            inspection.id, kind, who, note, model=self.model.name, model_hash=seen.model_hash, threshold=seen.threshold
+        )
