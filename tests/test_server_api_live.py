@@ -29,6 +29,7 @@ from station_server import TOKENS, Process, png, running, settings_for
 from spadework.client import BusyError, Client, NotThereError, PictureError, RefusedError
 from spadework.detectors.spade import Spade
 from spadework.errors import OutputError
+from spadework.server.settings import WatchedFolder
 
 API = "/api/v1"
 PNG = {"Content-Type": "image/png"}
@@ -130,6 +131,24 @@ def test_events_arrive_and_none_is_lost_over_a_restart(model, tmp_path):
             ("inspection", third.id),
             ("resync", None),
         ]
+
+
+def test_pictures_of_a_watched_folder_are_told_as_any_other(model, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    settings = settings_for(
+        model.save(tmp_path / "part.spade"), tmp_path / "station", watches=(WatchedFolder("part", folder),)
+    )
+    with running(settings) as url:
+        listening = Client(url).events("x-0-0")  # as one who was away: from the first inspection on
+        assert next(listening).kind == "resync"
+        (folder / "new.png").write_bytes(png(BAD))
+        event = next(listening)
+        assert (event.kind, event.json["name"], event.json["source"]) == ("inspection", "new.png", "watch")
+        assert event.json["verdict"] == "anomalous"
+        text = httpx.get(f"{url}/metrics").text
+    assert 'spadework_inspections_total{model="part",source="watch",verdict="anomalous"} 1.0' in text
+    assert 'spadework_watched_files{model="part",state="bad"} 0.0' in text
 
 
 # ---------------------------------------------------------------- overload

@@ -203,22 +203,29 @@ def test_room_is_bounded_and_given_back():
 # ---------------------------------------------------------------- logs, answers
 
 
-def test_logs_are_json_lines():
+@pytest.fixture
+def loggers():
+    """Leaves loggers as they were."""
+    names = ("spadework", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "alembic")
+    before = [(logging.getLogger(name), vars(logging.getLogger(name)).copy()) for name in names]
+    yield
+    for logger, state in before:
+        vars(logger).update(state)
+
+
+def test_logs_are_json_lines(loggers):
     stream = io.StringIO()
     set_up(stream)
+    log("request", path="/a\nb", who=None)
     try:
-        log("request", path="/a\nb", who=None)
-        try:
-            raise ValueError("broken")
-        except ValueError as error:
-            log("failed", level=logging.ERROR, error=error)
-        logging.getLogger("uvicorn.error").warning("line %d", 2)
-        logging.getLogger("uvicorn.access").info("GET /?token=secret")
-    finally:
-        logging.getLogger("spadework.server").handlers.clear()
-        logging.getLogger("uvicorn").handlers.clear()
+        raise ValueError("broken")
+    except ValueError as error:
+        log("failed", level=logging.ERROR, error=error)
+    logging.getLogger("uvicorn.error").warning("line %d", 2)
+    logging.getLogger("uvicorn.access").info("GET /?token=secret")
+    logging.getLogger("spadework.watch").warning("a bad file")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [line["event"] for line in lines] == ["request", "failed", "line 2"]
+    assert [line["event"] for line in lines] == ["request", "failed", "line 2", "a bad file"]
     assert lines[0]["path"] == "/a\nb"
     assert "ValueError: broken" in lines[1]["exception"]
     assert "secret" not in stream.getvalue()

@@ -31,10 +31,15 @@ def set_up(stream: TextIO | None = None) -> None:
     """Send the station's and the web server's records to `stream`, standard error by default, as JSON lines."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in (LOGGER, "uvicorn", "uvicorn.error", "asyncio", "alembic"):
+    for name, level in (
+        ("spadework", logging.INFO),
+        *((name, logging.WARNING) for name in ("uvicorn", "asyncio", "alembic")),
+    ):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = ([handler], False) if name != "uvicorn.error" else ([], True)
-        logger.setLevel(logging.INFO if name == LOGGER else logging.WARNING)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+    errors = logging.getLogger("uvicorn.error")
+    errors.handlers, errors.propagate = [], True
     access = logging.getLogger("uvicorn.access")
     access.handlers, access.propagate, access.disabled = [], False, True  # the station has its own, without queries
 

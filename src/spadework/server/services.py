@@ -118,6 +118,9 @@ class Services:
             station = self.stations[watch.model]
             self.watches.append(Watch(watch.folder, station, self.pictures, self.decoders, self.history))
             stack.callback(self.watches[-1].close)
+        for name in {watch.model for watch in settings.watches}:
+            own = [watch for watch in self.watches if watch.station.name == name]
+            self.metrics.watch(name, own)
         cleaner = threading.Thread(target=self._clean_now_and_then, name="cleaning", daemon=True)
         cleaner.start()
         stack.callback(cleaner.join)
