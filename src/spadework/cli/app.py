@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import spadework
-from spadework.cli import lists, measure, model, tables
+from spadework.cli import lists, measure, model, serve, tables
 
 app = typer.Typer(
     name="spadework",
@@ -48,6 +48,7 @@ for _command in (
     model.remove,
     model.threshold,
     model.info,
+    serve.serve,
     measure.evaluate,
     measure.benchmark,
     tables.reproduce,
