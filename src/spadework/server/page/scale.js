@@ -1,11 +1,15 @@
-// An axis for scores: logarithmic where all are above zero, for defects score tens of times higher than normal parts; linear otherwise.
+// An axis for scores: logarithmic where none is negative, for defects score tens of times higher than normal parts; linear otherwise.
+// A picture that the model holds scores nothing at all: zeros lie at the low end.
+
+const DECADES = 1e4;
 
 export function makeScale(values) {
   const known = values.filter((value) => Number.isFinite(value));
   let low = Math.min(...known);
   let high = Math.max(...known);
   if (!known.length) [low, high] = [0, 1];
-  const logarithmic = low > 0;
+  const logarithmic = low >= 0 && high > 0;
+  if (logarithmic) low = Math.max(Math.min(...known.filter((value) => value > 0)), high / DECADES);
   if (low === high) [low, high] = logarithmic ? [low / 2, high * 2] : [low - 1, high + 1];
   const [a, b] = logarithmic ? [Math.log(low), Math.log(high)] : [low, high];
   const margin = 0.04 * (b - a);
@@ -13,7 +17,7 @@ export function makeScale(values) {
   return {
     low: logarithmic ? Math.exp(from) : from,
     high: logarithmic ? Math.exp(to) : to,
-    share: (value) => ((logarithmic ? Math.log(Math.max(value, 1e-300)) : value) - from) / (to - from),
+    share: (value) => ((logarithmic ? Math.max(Math.log(value), from) : value) - from) / (to - from),
     value: (share) => (logarithmic ? Math.exp(from + share * (to - from)) : from + share * (to - from)),
     logarithmic,
   };

@@ -5,11 +5,13 @@ export const on = (kind, run, signal) => bus.addEventListener(kind, (event) => r
 export const emit = (kind, detail) => bus.dispatchEvent(new CustomEvent(kind, { detail }));
 
 export const KEPT = 60; // recent inspections in the strip
+export const SCORES = 500; // of recent parts, for the threshold
 
 export const state = {
   models: [],
   model: null, // the name of the one chosen
   recent: [], // newest first, of the chosen model
+  scores: [], // likewise
   connection: "connecting",
   trial: null, // a threshold that is only tried out
   undoable: [], // decisions made in this window, last one last
@@ -20,22 +22,35 @@ export const chosen = () => state.models.find((model) => model.name === state.mo
 
 const newer = (a, b) => (b.at === a.at ? b.id - a.id : b.at < a.at ? -1 : 1);
 
+const seen = new Set();
+let oldest = 0; // the lowest number that the strip began with: what lies below and was not seen is no news
+
 // Take up an inspection, new or changed.
 export function take(inspection) {
-  const place = state.recent.findIndex((one) => one.id === inspection.id);
-  const isNew = place < 0;
+  const isNew = !seen.has(inspection.id) && inspection.id > oldest;
+  seen.add(inspection.id);
   if (inspection.model === state.model) {
+    const place = state.recent.findIndex((one) => one.id === inspection.id);
     if (place >= 0) state.recent[place] = inspection;
-    else state.recent = [inspection, ...state.recent].sort(newer).slice(0, KEPT);
+    else if (isNew) state.recent = [inspection, ...state.recent].sort(newer).slice(0, KEPT);
+    if (isNew) {
+      state.scores = [inspection.score, ...state.scores].slice(0, SCORES);
+      emit("scores");
+    }
   }
   emit("inspection", { inspection, isNew });
 }
 
-export function takeMany(inspections) {
+// Take up the newest ones, as the history has them.
+export function takeMany(inspections, scores) {
   const known = new Set(inspections.map((one) => one.id));
   const others = state.recent.filter((one) => !known.has(one.id) && one.model === state.model);
+  if (!seen.size && inspections.length === KEPT) oldest = Math.min(...known);
+  for (const id of known) seen.add(id);
   state.recent = [...inspections, ...others].sort(newer).slice(0, KEPT);
+  state.scores = scores;
   emit("recent");
+  emit("scores");
 }
 
 export function takeModel(model) {
