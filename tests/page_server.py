@@ -7,10 +7,10 @@ thread; `python tests/page_server.py` runs it by hand. What the page relies on b
                                     max_false_alarms, threshold and map_threshold {"value", "asked", "promised", "n", "text"}
     GET  models/M/normals           {"items": [{"name", "hash", "size", "added_by", "added_at", "score"}], "total", "offset"}
     GET  models/M/changes           {"items": [ModelChange, flat], "cursor"}
-    GET  models/M/series            {"edges": [...], "items": [{"from", "to", "count", "anomalous", "quantiles": {"0.1", "0.5", "0.9"},
+    GET  models/M/series            {"edges": [...], "items": [{"from", "to", "count", "anomalous", "quantiles": {"0.05", "0.5", ...},
                                     "histogram": one count per bin of "edges", "nearest_distance"}]}
     GET  models/M/scores            {"scores": [newest first]}
-    POST inspections/N/decisions    Decision, and "passes": whether the picture passes now, with "score" and "threshold"
+    POST inspections/N/decisions    Decision, and "passes": whether the picture passes now, with "score_now"
     GET  inspections/N/map.f32      `size=view` gives the network's view where that is the whole picture: small, and enough for the page
     events                          `inspection`: Inspection; `decision`: {"decision": Decision, "inspection": Inspection}; `model`: model
 """
@@ -206,7 +206,7 @@ class Store:
             self._tell(number)
         if key:
             self.publish("model", model.to_json())
-        return {**made, "passes": again.is_anomalous is False, "score": again.score}
+        return {**made, "passes": again.is_anomalous is False, "score_now": again.score}
 
     def undo(self, number: int, who: str) -> dict[str, Any]:
         made = next((one for one in self.decisions if one["id"] == number), None)
@@ -276,7 +276,7 @@ def series(items: list[dict[str, Any]], buckets: int, edges: np.ndarray) -> list
         out.append({
             "from": datetime.fromtimestamp(start, UTC).isoformat(), "to": datetime.fromtimestamp(end, UTC).isoformat(), "count": len(own),
             "anomalous": sum(one["verdict"] == "anomalous" for one in own), "histogram": np.histogram(scores, edges)[0].tolist(),
-            "quantiles": {str(q): float(np.quantile(scores, q)) for q in (0.1, 0.5, 0.9)} if own else None,
+            "quantiles": {str(q): float(np.quantile(scores, q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)} if own else None,
             "nearest_distance": float(np.mean([one["nearest_distance"] for one in own])) if own else None,
         })  # fmt: skip
     return out
@@ -332,7 +332,7 @@ def make_app(store: Store) -> FastAPI:
             raise Refused(401, "wrong_token", "This token is not known.", "Check it, or ask whoever runs the station.")
         key = secrets.token_urlsafe()
         store.sessions[key] = {"who": user[0], "role": user[1], "csrf": secrets.token_urlsafe()}
-        response = JSONResponse(store.sessions[key])
+        response = JSONResponse(store.sessions[key], 201)
         response.set_cookie("spadework_session", key, httponly=True, samesite="strict")
         return response
 
@@ -344,6 +344,8 @@ def make_app(store: Store) -> FastAPI:
     @app.post(api + "/models/{model}/inspections", status_code=201)
     async def inspect(model: str, request: Request, name: str = "picture", source: str = "upload") -> dict[str, Any]:
         who = need(request, "inspect")
+        if len(name) > 200:
+            raise Refused(422, "invalid", "query.name: String should have at most 200 characters.")
         return await asyncio.to_thread(store.inspect, store.model(model), await request.body(), name, source, who)
 
     @app.get(api + "/inspections")
@@ -464,7 +466,7 @@ def make_app(store: Store) -> FastAPI:
         need(request, "inspect")
         items = chosen(store, {**request.query_params, "model": model})
         scores = [one["score"] for one in items]
-        edges = np.geomspace(min(scores), max(scores) * 1.0001, 25) if items else np.empty(0)
+        edges = np.linspace(0, max(scores) * 1.0001, 21) if items else np.empty(0)
         return {"edges": edges.tolist(), "items": series(items, buckets, edges) if items else []}
 
     @app.get(api + "/models/{model}/scores")
@@ -488,7 +490,7 @@ def allowed(store: Store, request: Request) -> dict[str, str] | None:
     if unsafe and origin and origin != f"http://{request.headers['host']}":
         raise Refused(403, "wrong_origin", "The request comes from another page.")
     if store.tokens is None:
-        return {"who": "local", "role": "manage", "csrf": ""}
+        return {"who": "local", "role": "manage", "csrf": None}
     user = store.sessions.get(request.cookies.get("spadework_session", ""))
     if user and unsafe and not request.url.path.endswith("/session") and request.headers.get("x-csrf-token") != user["csrf"]:
         raise Refused(403, "csrf", "The CSRF token is missing or wrong.", "Load the page again.")
@@ -536,7 +538,7 @@ class FakeService:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        config = uvicorn.Config(make_app(self.store), port=self.port, log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(make_app(self.store), port=self.port, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()

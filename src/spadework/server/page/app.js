@@ -156,8 +156,10 @@ function happened(kind, data) {
     if (data.inspection) take(data.inspection);
     else api.inspection(decision.inspection_id).then(take, () => {});
   } else if (kind === "model") {
-    const name = typeof data.model === "string" ? data.model : data.name;
-    api.model(name).then(takeModel, () => {});
+    takeModel(data);
+  } else if (kind === "resync") { // away for long, or the station was started again
+    loadRecent().catch(() => {});
+    loadModels().then(() => emit("model", state.model), () => {});
   }
 }
 

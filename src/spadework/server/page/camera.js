@@ -30,7 +30,7 @@ export class Camera {
     const possible = Boolean(navigator.mediaDevices?.getUserMedia);
     if (!possible) this.told.textContent = "A camera can only be used on the station itself or over https.";
     replace(this.root, runs && this.video, h("div", { class: "buttons" }, runs && this.shutter, possible && this.switch, runs && this.choice.length > 1 && this.choice),
-      this.told.textContent && this.told);
+      !runs && possible && h("p", { class: "quiet" }, "Each capture is inspected and kept like any other picture."), this.told.textContent && this.told);
   }
 
   async start(device) {

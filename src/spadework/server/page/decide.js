@@ -39,8 +39,8 @@ function report(inspection, made) {
   const action = { label: "Undo", run: () => undo(made.id, inspection) };
   const name = base(inspection.name);
   if (made.kind === "defect") toast(`${name}: kept as a defect.`, { action });
-  else if (made.passes === false) toast(`${name}: added to the model, but it still fails there.`, { kind: "error", action });
-  else toast(`${name}: added to the model. It passes from now on.`, { kind: "good", action });
+  else if (made.passes === false) toast(`${name}: added to the model, but it would still fail.`, { kind: "error", action });
+  else toast(`${name}: added to the model.${made.passes ? " It passes from now on." : ""}`, { kind: "good", action });
 }
 
 export async function undo(id, inspection) {

@@ -26,8 +26,11 @@ export function history(room, _, signal) {
     score_min: h("input", { type: "number", step: "any", inputmode: "decimal", placeholder: "any" }),
     score_max: h("input", { type: "number", step: "any", inputmode: "decimal", placeholder: "any" }),
   };
+  const more = h("button", { type: "button", class: "small more-filters", "aria-expanded": "false", onclick: () => {
+    more.setAttribute("aria-expanded", form.classList.toggle("open"));
+  } }, "All filters");
   const form = h("form", { class: "filters card", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
-    field("Name", input.text), field("Verdict", input.verdict), field("Decision", input.decision), field("From", input.since), field("Until", input.until),
+    field("Name", input.text), more, field("Verdict", input.verdict), field("Decision", input.decision), field("From", input.since), field("Until", input.until),
     field("Score from", input.score_min), field("to", input.score_max), h("button", { type: "reset", class: "small" }, "Clear"));
   for (const [name, element] of Object.entries(input)) element.value = kept.filter[name] ?? "";
   const body = h("tbody");

@@ -119,7 +119,7 @@ export class Inspector {
     const { verdict, score, threshold } = this.inspection;
     this.verdict.dataset.verdict = verdict;
     const told = threshold === null ? `score ${number(score)}` : `score ${number(score)} ${score > threshold ? "above" : "within"} ${number(threshold)}`;
-    replace(this.verdict, mark(verdict, 64), h("div", {}, h("p", { class: "word" }, WORDS[verdict] ?? verdict), h("p", { class: "figures" }, told)));
+    replace(this.verdict, mark(verdict, 58), h("div", {}, h("p", { class: "word" }, WORDS[verdict] ?? verdict), h("p", { class: "figures" }, told)));
   }
 
   drawFacts() {

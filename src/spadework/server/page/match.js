@@ -38,8 +38,10 @@ export class Match {
 
   draw(inspection, { normal, box, distance, here, there }) {
     this.tiles.classList.remove("empty");
-    this.here.src = here;
-    this.there.src = there;
+    for (const [picture, source] of [[this.here, here], [this.there, there]]) { // null: no longer kept
+      if (source) picture.src = source;
+      else picture.removeAttribute("src");
+    }
     this.here.alt = "The place in this part";
     this.there.alt = `The nearest normal place, in ${base(normal.name)}`;
     this.locate(inspection, normal, box);

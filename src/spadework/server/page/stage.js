@@ -102,7 +102,7 @@ export class Stage {
     this.heat.getContext("2d").putImageData(new ImageData(pixels, map.width, map.height), 0, 0);
   }
 
-  // Outline what lies above a threshold, with the highest three numbered. Returns the regions, in picture pixels.
+  // Outline what lies above a threshold, the highest three with their score. Returns the regions, in picture pixels.
   outline(threshold) {
     if (!this.map || threshold === null) {
       this.found = [];
@@ -132,9 +132,9 @@ export class Stage {
 
   drawLabels() {
     const unit = 1 / (this.fit.scale * this.view.zoom); // one screen pixel
-    this.labels.replaceChildren(...this.found.slice(0, 3).map((region, index) => {
+    this.labels.replaceChildren(...this.found.slice(0, 3).map((region) => {
       const [y, x] = region.place;
-      const text = `${index + 1}  ${rough(region.score)}`;
+      const text = rough(region.score);
       const wide = (14 + 7.5 * text.length) * unit;
       const left = clamp(x + 10 * unit, 0, this.size[1] - wide);
       const top = clamp(y - 32 * unit, 0, this.size[0] - 22 * unit);

@@ -2,7 +2,7 @@
 
 import { h, replace } from "./dom.js";
 import * as api from "./api.js";
-import { counts, drift, figure, scoresOverTime } from "./charts.js";
+import { counts, drawAt, drift, figure, scoresOverTime } from "./charts.js";
 import { complain } from "./dialog.js";
 import { count, exactly, number, percent, plural, rough } from "./format.js";
 import { icon } from "./icons.js";
@@ -12,14 +12,14 @@ const HOUR = 3_600_000;
 const SPANS = [["8", "8 hours"], ["24", "24 hours"], ["168", "7 days"], ["720", "30 days"], ["", "all"]];
 let span = "24";
 
-// Either one list of edges for all, or a histogram that brings its own.
-function readable(answer) {
-  const items = (Array.isArray(answer) ? answer : answer.items ?? []).map((item) => {
-    const own = Array.isArray(item.histogram) ? item.histogram : item.histogram?.counts ?? [];
-    return { ...item, histogram: own };
-  });
-  const edges = answer.edges ?? answer.items?.[0]?.histogram?.edges ?? [];
-  return { items, edges };
+// How the last third of the time compares with the first.
+function changeOf(items, key) {
+  const third = Math.floor(items.length / 3);
+  if (!third) return "";
+  const mean = (some) => some.reduce((sum, item) => sum + item.count * item[key], 0) / some.reduce((sum, item) => sum + item.count, 0);
+  const [first, last] = [mean(items.slice(0, third)), mean(items.slice(-third))];
+  if (!(first > 0)) return "";
+  return `First to last third: ${rough(first)} to ${rough(last)} (${last >= first ? "+" : "−"}${percent(Math.abs(last / first - 1))}). `;
 }
 
 export function trends(room, _, signal) {
@@ -32,7 +32,7 @@ export function trends(room, _, signal) {
     if (!state.model) return;
     const since = span ? new Date(Date.now() - Number(span) * HOUR).toISOString() : null;
     try {
-      const answer = readable(await api.series(state.model, { since, buckets: 48 }));
+      const answer = await api.series(state.model, { since, buckets: 48 });
       if (!signal.aborted) draw(answer);
     } catch (error) {
       complain(error);
@@ -49,20 +49,22 @@ export function trends(room, _, signal) {
     const bad = items.reduce((sum, item) => sum + item.anomalous, 0);
     const filled = items.filter((item) => item.count);
     const rows = (cells) => filled.map((item) => [exactly(item.from), ...cells(item)]);
-    const quantile = (item, q) => number(item.quantiles?.[q] ?? item.quantiles?.[`p${100 * q}`]);
+    const quantile = (item, q) => number(item.quantiles?.[q]);
     const told = `${plural(all, "part")}; ${count(bad)} anomalous (${percent(bad / all)}).`;
     const parts = [];
+    const room = charts.clientWidth;
+    const half = room > 760 ? room / 2 - 36 : room - 30;
+    drawAt(room - 30);
     if (edges.length) {
-      parts.push(figure("Scores over time", `${told} Darker: more parts of that score.`,
+      parts.push(figure("Scores over time", `${told} Darker: more parts of that score; the curve is their middle.`,
         scoresOverTime(items, edges, threshold, `Scores over time. ${told} Threshold ${number(threshold)}.`),
-        ["From", "Parts", "Low (10 %)", "Middle", "High (90 %)"], rows((item) => [count(item.count), quantile(item, 0.1), quantile(item, 0.5), quantile(item, 0.9)])));
+        ["From", "Parts", "Low (5 %)", "Middle", "High (95 %)"], rows((item) => [count(item.count), quantile(item, 0.05), quantile(item, 0.5), quantile(item, 0.95)])));
     }
-    const key = items.some((item) => item.nearest_distance !== undefined) ? "nearest_distance" : "mean_nearest_distance";
-    const distances = filled.map((item) => item[key]).filter((value) => value !== null && value !== undefined);
-    if (distances.length) {
-      const [first, last] = [distances[0], distances.at(-1)];
-      const change = distances.length > 1 ? ` From ${rough(first)} to ${rough(last)} (${last >= first ? "+" : "−"}${percent(Math.abs(last / first - 1))}).` : "";
-      const words = `Mean distance to the nearest normal picture.${change} A steady rise: parts, light or camera have changed.`;
+    const key = "nearest_distance";
+    const known = filled.filter((item) => Number.isFinite(item[key]));
+    drawAt(half);
+    if (known.length) {
+      const words = `Mean distance to the nearest normal picture. ${changeOf(known, key)}A steady rise: parts, light or camera have changed.`;
       parts.push(figure("Drift", words, drift(items, key, words), ["From", "Parts", "Mean distance"], rows((item) => [count(item.count), number(item[key])])));
     }
     const legend = h("p", { class: "legend" }, h("span", { class: "swatch good" }), "normal", h("span", { class: "swatch bad" }), "anomalous");
@@ -72,6 +74,15 @@ export function trends(room, _, signal) {
   }
 
   on("chosen", load, signal);
+  let soon = 0;
+  let width = 0;
+  const watcher = new ResizeObserver(() => {
+    clearTimeout(soon);
+    if (width && Math.abs(width - charts.clientWidth) > 20) soon = setTimeout(load, 200);
+    width = charts.clientWidth;
+  });
+  watcher.observe(charts);
+  signal.addEventListener("abort", () => watcher.disconnect());
   load();
   const timer = setInterval(load, 60_000);
   signal.addEventListener("abort", () => clearInterval(timer));

@@ -5,6 +5,7 @@ import { chosen, emit, state, take } from "./state.js";
 
 const AT_ONCE = 2;
 const TRIES = 8;
+const LONGEST = 200; // characters of a name; of a deep folder the end counts
 const PICTURE = /\.(png|jpe?g|tiff?|bmp|webp)$/i;
 
 export const queue = { items: [], running: 0 };
@@ -19,7 +20,7 @@ export const progress = () => {
 export function add(files, source = "upload") {
   const pictures = files.filter(({ file }) => source === "camera" || PICTURE.test(file.name) || file.type.startsWith("image/"));
   for (const { file, label } of pictures) {
-    queue.items.push({ key: (numbers += 1), file, label: label || file.name, size: file.size, source, model: state.model, state: "waiting", tries: 0 });
+    queue.items.push({ key: (numbers += 1), file, label: (label || file.name).slice(-LONGEST), size: file.size, source, model: state.model, state: "waiting", tries: 0 });
   }
   emit("queue");
   for (let free = AT_ONCE - queue.running; free > 0; free -= 1) work();
