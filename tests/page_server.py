@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import secrets
 import tempfile
@@ -33,7 +34,7 @@ from typing import Any
 import cv2
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -44,10 +45,18 @@ from spadework.scores import find_regions
 
 PAGE = Path(__file__).resolve().parents[1] / "src" / "spadework" / "server" / "page"
 RANKS = {"inspect": 1, "decide": 2, "manage": 3}
+PEOPLE = (("ida", "inspect"), ("dora", "decide"), ("max", "manage"))
+TOKENS = {
+    "inspect": "token-of-ida-0123456789",
+    "decide": "token-of-dora-0123456789",
+    "manage": "token-of-max-0123456789",
+}
 CSP = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 
 
-def part(index: int, *, defect: str | None = None, category: str = "gear", size: int = 128, severity: float = 0.9) -> np.ndarray:
+def part(
+    index: int, *, defect: str | None = None, category: str = "gear", size: int = 128, severity: float = 0.9
+) -> np.ndarray:
     """A rendered part, uint8 (size, size, 3) RGB."""
     split = "train" if defect is None else "test"
     return render(category, index=index, split=split, defect=defect, size=size, severity=severity)[0]
@@ -67,7 +76,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-class Refused(Exception):
+class RefusalError(Exception):
     def __init__(self, status: int, code: str, message: str, hint: str = "", **headers: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.hint, self.headers = status, code, message, hint, headers
@@ -84,7 +93,13 @@ class Model:
 
     def threshold(self, which: str) -> dict[str, Any]:
         found = getattr(self.detector, which)
-        return {"value": found.value, "asked": found.asked, "promised": found.promised, "n": found.n, "text": str(found)}
+        return {
+            "value": found.value,
+            "asked": found.asked,
+            "promised": found.promised,
+            "n": found.n,
+            "text": str(found),
+        }
 
     def to_json(self) -> dict[str, Any]:
         header = self.detector.folder_.header
@@ -125,20 +140,30 @@ class Model:
     def append(self, rgb: np.ndarray, name: str, who: str, inspection_id: int | None = None) -> str:
         key = pixel_hash(rgb)
         if key not in self.pictures:
-            self._next(who, "append", lambda: self._own_copy().append([rgb]), pictures=[key], inspection_id=inspection_id)
+            self._next(
+                who, "append", lambda: self._own_copy().append([rgb]), pictures=[key], inspection_id=inspection_id
+            )
             self.pictures[key], self.origin[key] = (name, rgb), (who, now())
         return key
 
     def remove(self, key: str, who: str, inspection_id: int | None = None) -> None:
         if len(self.pictures) == 1:
-            raise Refused(409, "last_normal", "The last normal picture cannot be removed.")
+            raise RefusalError(409, "last_normal", "The last normal picture cannot be removed.")
         rest = {other: kept for other, kept in self.pictures.items() if other != key}
         fresh = Spade(**self.detector.settings())
-        self._next(who, "remove", lambda: fresh.fit([rgb for _, rgb in rest.values()]), pictures=[key], inspection_id=inspection_id)
+        self._next(
+            who,
+            "remove",
+            lambda: fresh.fit([rgb for _, rgb in rest.values()]),
+            pictures=[key],
+            inspection_id=inspection_id,
+        )
         self.pictures = rest
 
     def set_rate(self, rate: float, who: str) -> None:
-        self._next(who, "threshold", lambda: self._own_copy().set_max_false_alarms(rate), detail={"max_false_alarms": rate})
+        self._next(
+            who, "threshold", lambda: self._own_copy().set_max_false_alarms(rate), detail={"max_false_alarms": rate}
+        )
 
 
 class Store:
@@ -164,15 +189,17 @@ class Store:
 
     def model(self, name: str) -> Model:
         if name not in self.models:
-            raise Refused(404, "no_such_model", f"There is no model {name!r}.")
+            raise RefusalError(404, "no_such_model", f"There is no model {name!r}.")
         return self.models[name]
 
     def inspection(self, number: int) -> dict[str, Any]:
         if not 0 < number <= len(self.inspections):
-            raise Refused(404, "no_such_inspection", f"There is no inspection {number}.")
+            raise RefusalError(404, "no_such_inspection", f"There is no inspection {number}.")
         return self.inspections[number - 1]
 
-    def inspect(self, model: Model, data: bytes, name: str, source: str, who: str, at: str | None = None) -> dict[str, Any]:
+    def inspect(
+        self, model: Model, data: bytes, name: str, source: str, who: str, at: str | None = None
+    ) -> dict[str, Any]:
         rgb = decoded(data)
         with self.lock:
             started = time.perf_counter()
@@ -189,7 +216,13 @@ class Store:
                 "timings": {"decode": 0.002, "wait": 0.001, "inspect": time.perf_counter() - started},
             }  # fmt: skip
             self.inspections.append(told)
-            self.hidden[number] = {"rgb": rgb, "bytes": data, "found": found, "detector": model.detector, "hashes": list(model.pictures)}
+            self.hidden[number] = {
+                "rgb": rgb,
+                "bytes": data,
+                "found": found,
+                "detector": model.detector,
+                "hashes": list(model.pictures),
+            }
         self.publish("inspection", told)
         return told
 
@@ -211,9 +244,9 @@ class Store:
     def undo(self, number: int, who: str) -> dict[str, Any]:
         made = next((one for one in self.decisions if one["id"] == number), None)
         if made is None:
-            raise Refused(404, "no_such_decision", f"There is no decision {number}.")
+            raise RefusalError(404, "no_such_decision", f"There is no decision {number}.")
         if made["undone_at"]:
-            raise Refused(409, "undone_already", "This decision was undone already.")
+            raise RefusalError(409, "undone_already", "This decision was undone already.")
         model = self.model(made["model"])
         with self.lock:
             if made["appended"]:
@@ -233,10 +266,15 @@ class Store:
 
 def decoded(data: bytes) -> np.ndarray:
     if not data:
-        raise Refused(415, "not_a_picture", "The file is empty.", "Send a PNG, JPEG, TIFF, BMP or WebP picture.")
+        raise RefusalError(415, "not_a_picture", "The file is empty.", "Send a PNG, JPEG, TIFF, BMP or WebP picture.")
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise Refused(415, "not_a_picture", "This is not a picture in a known format.", "Send a PNG, JPEG, TIFF, BMP or WebP picture.")
+        raise RefusalError(
+            415,
+            "not_a_picture",
+            "This is not a picture in a known format.",
+            "Send a PNG, JPEG, TIFF, BMP or WebP picture.",
+        )
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
@@ -270,7 +308,7 @@ def series(items: list[dict[str, Any]], buckets: int, edges: np.ndarray) -> list
     times = np.array([datetime.fromisoformat(one["at"]).timestamp() for one in items])
     walls = np.linspace(times.min(), times.max() + 1e-3, buckets + 1)
     out = []
-    for start, end in zip(walls[:-1], walls[1:], strict=True):
+    for start, end in itertools.pairwise(walls):
         own = [one for one, at in zip(items, times, strict=True) if start <= at < end]
         scores = np.array([one["score"] for one in own])
         out.append({
@@ -282,205 +320,257 @@ def series(items: list[dict[str, Any]], buckets: int, edges: np.ndarray) -> list
     return out
 
 
-def answer_of(error: Refused) -> JSONResponse:
+def answer_of(error: RefusalError) -> JSONResponse:
     body = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
-    return JSONResponse(body, error.status, headers={key.replace("_", "-"): value for key, value in error.headers.items()})
+    return JSONResponse(
+        body, error.status, headers={key.replace("_", "-"): value for key, value in error.headers.items()}
+    )
+
+
+router, root = APIRouter(prefix="/api/v1"), APIRouter()
 
 
 def make_app(store: Store) -> FastAPI:
     app = FastAPI()
-    api = "/api/v1"
-
-    @app.exception_handler(Refused)
-    async def _(request: Request, error: Refused) -> JSONResponse:
-        return answer_of(error)
-
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Any) -> Response:
-        try:
-            request.state.user = allowed(store, request)
-            response = await call_next(request)
-        except Refused as error:
-            response = answer_of(error)
-        response.headers.update({"Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"})
-        response.headers["Permissions-Policy"] = "camera=(self), microphone=(), geolocation=()"
-        return response
-
-    def need(request: Request, role: str) -> str:
-        user = request.state.user
-        if user is None:
-            raise Refused(401, "not_logged_in", "A token is needed.", "Log in with your token.")
-        if RANKS[user["role"]] < RANKS[role]:
-            raise Refused(403, "not_allowed", f"This needs the role {role!r}.")
-        return str(user["who"])
-
-    @app.get("/")
-    def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
-
+    app.state.store = store
+    app.include_router(router)
+    app.include_router(root)
     app.mount("/static", StaticFiles(directory=PAGE))
-
-    @app.get(api + "/session")
-    def session(request: Request) -> dict[str, Any]:
-        need(request, "inspect")
-        return dict(request.state.user)
-
-    @app.post(api + "/session")
-    async def log_in(request: Request) -> JSONResponse:
-        user = (store.tokens or {}).get((await request.json()).get("token", ""))
-        if user is None:
-            raise Refused(401, "wrong_token", "This token is not known.", "Check it, or ask whoever runs the station.")
-        key = secrets.token_urlsafe()
-        store.sessions[key] = {"who": user[0], "role": user[1], "csrf": secrets.token_urlsafe()}
-        response = JSONResponse(store.sessions[key], 201)
-        response.set_cookie("spadework_session", key, httponly=True, samesite="strict")
-        return response
-
-    @app.delete(api + "/session", status_code=204)
-    def log_out(request: Request) -> Response:
-        store.sessions.pop(request.cookies.get("spadework_session", ""), None)
-        return Response(status_code=204)
-
-    @app.post(api + "/models/{model}/inspections", status_code=201)
-    async def inspect(model: str, request: Request, name: str = "picture", source: str = "upload") -> dict[str, Any]:
-        who = need(request, "inspect")
-        if len(name) > 200:
-            raise Refused(422, "invalid", "query.name: String should have at most 200 characters.")
-        return await asyncio.to_thread(store.inspect, store.model(model), await request.body(), name, source, who)
-
-    @app.get(api + "/inspections")
-    def find(request: Request) -> dict[str, Any]:
-        need(request, "inspect")
-        query = request.query_params
-        found, start, limit = chosen(store, query), int(query.get("cursor") or 0), int(query.get("limit") or 50)
-        more = str(start + limit) if start + limit < len(found) else None
-        return {"items": found[start : start + limit], "cursor": more, "total": len(found)}
-
-    @app.get(api + "/inspections/{number}")
-    def one(number: int, request: Request) -> dict[str, Any]:
-        need(request, "inspect")
-        return store.inspection(number)
-
-    @app.get(api + "/inspections/{number}/image")
-    def image(number: int, request: Request, size: str = "") -> Response:
-        need(request, "inspect")
-        store.inspection(number)
-        if size:
-            return Response(jpeg(store.hidden[number]["rgb"], 160 if size == "thumb" else 1600), media_type="image/jpeg")
-        return Response(store.hidden[number]["bytes"], media_type="image/png")
-
-    @app.get(api + "/inspections/{number}/map.f32")
-    def map_f32(number: int, request: Request, size: str = "") -> Response:
-        need(request, "inspect")
-        store.inspection(number)
-        found = store.hidden[number]["found"]
-        sent = found.view_map if size == "view" else found.score_map
-        shape = ",".join(map(str, sent.shape))
-        return Response(sent.astype("<f4").tobytes(), media_type="application/octet-stream", headers={"X-Shape": shape})
-
-    @app.get(api + "/inspections/{number}/decisions")
-    def decisions(number: int, request: Request) -> dict[str, Any]:
-        need(request, "inspect")
-        return {"items": [made for made in store.decisions if made["inspection_id"] == number]}
-
-    @app.get(api + "/inspections/{number}/match")
-    def match(number: int, y: int, x: int, request: Request) -> dict[str, Any]:
-        need(request, "inspect")
-        inspection, kept = store.inspection(number), store.hidden[number]
-        found = kept["detector"].explain(kept["found"], y, x)
-        key, model = kept["hashes"][found.image], store.model(inspection["model"])
-        who, at = model.origin.get(key, (None, None))
-        y0, x0, y1, x1 = found.box
-        name = model.pictures[key][0] if key in model.pictures else found.name
-        normal = {"name": name, "hash": key, "added_by": who, "added_at": at, "removed": key not in model.pictures}
-        uris = ["data:image/png;base64," + base64.b64encode(png(np.ascontiguousarray(crop))).decode()
-                for crop in (kept["rgb"][y0:y1, x0:x1], found.normal_patch)]  # fmt: skip
-        return {"normal": normal, "box": list(found.normal_box), "distance": found.distance, "here": uris[0], "there": uris[1]}
-
-    @app.post(api + "/inspections/{number}/decisions", status_code=201)
-    async def decide(number: int, request: Request) -> dict[str, Any]:
-        who, body = need(request, "decide"), await request.json()
-        return await asyncio.to_thread(store.decide, number, body["kind"], who, body.get("note", ""))
-
-    @app.post(api + "/decisions/{number}/undo")
-    def undo(number: int, request: Request) -> dict[str, Any]:
-        return store.undo(number, need(request, "decide"))
-
-    @app.get(api + "/models")
-    def models(request: Request) -> dict[str, Any]:
-        need(request, "inspect")
-        return {"items": [model.to_json() for model in store.models.values()]}
-
-    @app.get(api + "/models/{model}")
-    def model_of(model: str, request: Request) -> dict[str, Any]:
-        need(request, "inspect")
-        return store.model(model).to_json()
-
-    @app.post(api + "/models/{model}/reload")
-    def reload(model: str, request: Request) -> dict[str, Any]:
-        need(request, "manage")
-        return store.model(model).to_json()
-
-    @app.put(api + "/models/{model}/threshold")
-    async def threshold(model: str, request: Request) -> dict[str, Any]:
-        who, rate = need(request, "manage"), (await request.json())["max_false_alarms"]
-        with store.lock:
-            store.model(model).set_rate(rate, who)
-        store.publish("model", store.model(model).to_json())
-        return store.model(model).to_json()
-
-    @app.get(api + "/models/{model}/normals")
-    def normals(model: str, request: Request, offset: int = 0, limit: int = 50) -> dict[str, Any]:
-        need(request, "inspect")
-        found = store.model(model).normals()
-        return {"items": found[offset : offset + limit], "total": len(found), "offset": offset}
-
-    @app.get(api + "/models/{model}/normals/{key}/image")
-    def normal_image(model: str, key: str, request: Request) -> Response:
-        need(request, "inspect")
-        return Response(jpeg(store.model(model).pictures[key][1], 320), media_type="image/jpeg")
-
-    @app.post(api + "/models/{model}/normals", status_code=201)
-    async def add_normal(model: str, request: Request, name: str = "picture") -> dict[str, Any]:
-        who, data = need(request, "manage"), await request.body()
-        with store.lock:
-            key = await asyncio.to_thread(store.model(model).append, decoded(data), name, who)
-        store.publish("model", store.model(model).to_json())
-        return {"hash": key}
-
-    @app.delete(api + "/models/{model}/normals/{key}", status_code=204)
-    def remove_normal(model: str, key: str, request: Request) -> Response:
-        who = need(request, "manage")
-        with store.lock:
-            store.model(model).remove(key, who)
-        store.publish("model", store.model(model).to_json())
-        return Response(status_code=204)
-
-    @app.get(api + "/models/{model}/changes")
-    def changes(model: str, request: Request) -> dict[str, Any]:
-        need(request, "inspect")
-        return {"items": store.model(model).changes[::-1], "cursor": None}
-
-    @app.get(api + "/models/{model}/series")
-    def series_of(model: str, request: Request, buckets: int = 48) -> dict[str, Any]:
-        need(request, "inspect")
-        items = chosen(store, {**request.query_params, "model": model})
-        scores = [one["score"] for one in items]
-        edges = np.linspace(0, max(scores) * 1.0001, 21) if items else np.empty(0)
-        return {"edges": edges.tolist(), "items": series(items, buckets, edges) if items else []}
-
-    @app.get(api + "/models/{model}/scores")
-    def scores(model: str, request: Request, last: int = 500) -> dict[str, Any]:
-        need(request, "inspect")
-        return {"scores": [one["score"] for one in chosen(store, {"model": model})[:last]]}
-
-    @app.get(api + "/events")
-    async def events(request: Request) -> StreamingResponse:
-        need(request, "inspect")
-        after = int(request.headers.get("Last-Event-ID", len(store.events)))
-        return StreamingResponse(stream(store, after), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
+    app.add_exception_handler(RefusalError, refuse)
+    app.middleware("http")(guard)
     return app
+
+
+def memory(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+async def refuse(request: Request, error: RefusalError) -> JSONResponse:
+    return answer_of(error)
+
+
+async def guard(request: Request, call_next: Any) -> Response:
+    try:
+        request.state.user = allowed(memory(request), request)
+        response = await call_next(request)
+    except RefusalError as error:
+        response = answer_of(error)
+    response.headers.update(
+        {"Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+    )
+    response.headers["Permissions-Policy"] = "camera=(self), microphone=(), geolocation=()"
+    return response
+
+
+def need(request: Request, role: str) -> str:
+    user = request.state.user
+    if user is None:
+        raise RefusalError(401, "not_logged_in", "A token is needed.", "Log in with your token.")
+    if RANKS[user["role"]] < RANKS[role]:
+        raise RefusalError(403, "not_allowed", f"This needs the role {role!r}.")
+    return str(user["who"])
+
+
+@root.get("/")
+def page() -> FileResponse:
+    return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/session")
+def session(request: Request) -> dict[str, Any]:
+    need(request, "inspect")
+    return dict(request.state.user)
+
+
+@router.post("/session")
+async def log_in(request: Request) -> JSONResponse:
+    user = (memory(request).tokens or {}).get((await request.json()).get("token", ""))
+    if user is None:
+        raise RefusalError(401, "wrong_token", "This token is not known.", "Check it, or ask whoever runs the station.")
+    key = secrets.token_urlsafe()
+    memory(request).sessions[key] = {"who": user[0], "role": user[1], "csrf": secrets.token_urlsafe()}
+    response = JSONResponse(memory(request).sessions[key], 201)
+    response.set_cookie("spadework_session", key, httponly=True, samesite="strict")
+    return response
+
+
+@router.delete("/session", status_code=204)
+def log_out(request: Request) -> Response:
+    memory(request).sessions.pop(request.cookies.get("spadework_session", ""), None)
+    return Response(status_code=204)
+
+
+@router.post("/models/{model}/inspections", status_code=201)
+async def inspect(model: str, request: Request, name: str = "picture", source: str = "upload") -> dict[str, Any]:
+    who = need(request, "inspect")
+    if len(name) > 200:
+        raise RefusalError(422, "invalid", "query.name: String should have at most 200 characters.")
+    return await asyncio.to_thread(
+        memory(request).inspect, memory(request).model(model), await request.body(), name, source, who
+    )
+
+
+@router.get("/inspections")
+def find(request: Request) -> dict[str, Any]:
+    need(request, "inspect")
+    query = request.query_params
+    found, start, limit = chosen(memory(request), query), int(query.get("cursor") or 0), int(query.get("limit") or 50)
+    more = str(start + limit) if start + limit < len(found) else None
+    return {"items": found[start : start + limit], "cursor": more, "total": len(found)}
+
+
+@router.get("/inspections/{number}")
+def one(number: int, request: Request) -> dict[str, Any]:
+    need(request, "inspect")
+    return memory(request).inspection(number)
+
+
+@router.get("/inspections/{number}/image")
+def image(number: int, request: Request, size: str = "") -> Response:
+    need(request, "inspect")
+    memory(request).inspection(number)
+    if size:
+        return Response(
+            jpeg(memory(request).hidden[number]["rgb"], 160 if size == "thumb" else 1600), media_type="image/jpeg"
+        )
+    return Response(memory(request).hidden[number]["bytes"], media_type="image/png")
+
+
+@router.get("/inspections/{number}/map.f32")
+def map_f32(number: int, request: Request, size: str = "") -> Response:
+    need(request, "inspect")
+    memory(request).inspection(number)
+    found = memory(request).hidden[number]["found"]
+    sent = found.view_map if size == "view" else found.score_map
+    shape = ",".join(map(str, sent.shape))
+    return Response(sent.astype("<f4").tobytes(), media_type="application/octet-stream", headers={"X-Shape": shape})
+
+
+@router.get("/inspections/{number}/decisions")
+def decisions(number: int, request: Request) -> dict[str, Any]:
+    need(request, "inspect")
+    return {"items": [made for made in memory(request).decisions if made["inspection_id"] == number]}
+
+
+@router.get("/inspections/{number}/match")
+def match(number: int, y: int, x: int, request: Request) -> dict[str, Any]:
+    need(request, "inspect")
+    inspection, kept = memory(request).inspection(number), memory(request).hidden[number]
+    found = kept["detector"].explain(kept["found"], y, x)
+    key, model = kept["hashes"][found.image], memory(request).model(inspection["model"])
+    who, at = model.origin.get(key, (None, None))
+    y0, x0, y1, x1 = found.box
+    name = model.pictures[key][0] if key in model.pictures else found.name
+    normal = {"name": name, "hash": key, "added_by": who, "added_at": at, "removed": key not in model.pictures}
+    uris = ["data:image/png;base64," + base64.b64encode(png(np.ascontiguousarray(crop))).decode()
+            for crop in (kept["rgb"][y0:y1, x0:x1], found.normal_patch)]  # fmt: skip
+    return {
+        "normal": normal,
+        "box": list(found.normal_box),
+        "distance": found.distance,
+        "here": uris[0],
+        "there": uris[1],
+    }
+
+
+@router.post("/inspections/{number}/decisions", status_code=201)
+async def decide(number: int, request: Request) -> dict[str, Any]:
+    who, body = need(request, "decide"), await request.json()
+    return await asyncio.to_thread(memory(request).decide, number, body["kind"], who, body.get("note", ""))
+
+
+@router.post("/decisions/{number}/undo")
+def undo(number: int, request: Request) -> dict[str, Any]:
+    return memory(request).undo(number, need(request, "decide"))
+
+
+@router.get("/models")
+def models(request: Request) -> dict[str, Any]:
+    need(request, "inspect")
+    return {"items": [model.to_json() for model in memory(request).models.values()]}
+
+
+@router.get("/models/{model}")
+def model_of(model: str, request: Request) -> dict[str, Any]:
+    need(request, "inspect")
+    return memory(request).model(model).to_json()
+
+
+@router.post("/models/{model}/reload")
+def reload(model: str, request: Request) -> dict[str, Any]:
+    need(request, "manage")
+    return memory(request).model(model).to_json()
+
+
+@router.put("/models/{model}/threshold")
+async def threshold(model: str, request: Request) -> dict[str, Any]:
+    who, rate = need(request, "manage"), (await request.json())["max_false_alarms"]
+    with memory(request).lock:
+        memory(request).model(model).set_rate(rate, who)
+    memory(request).publish("model", memory(request).model(model).to_json())
+    return memory(request).model(model).to_json()
+
+
+@router.get("/models/{model}/normals")
+def normals(model: str, request: Request, offset: int = 0, limit: int = 50) -> dict[str, Any]:
+    need(request, "inspect")
+    found = memory(request).model(model).normals()
+    return {"items": found[offset : offset + limit], "total": len(found), "offset": offset}
+
+
+@router.get("/models/{model}/normals/{key}/image")
+def normal_image(model: str, key: str, request: Request) -> Response:
+    need(request, "inspect")
+    return Response(jpeg(memory(request).model(model).pictures[key][1], 320), media_type="image/jpeg")
+
+
+@router.post("/models/{model}/normals", status_code=201)
+async def add_normal(model: str, request: Request, name: str = "picture") -> dict[str, Any]:
+    who, data = need(request, "manage"), await request.body()
+    with memory(request).lock:
+        key = await asyncio.to_thread(memory(request).model(model).append, decoded(data), name, who)
+    memory(request).publish("model", memory(request).model(model).to_json())
+    return {"hash": key}
+
+
+@router.delete("/models/{model}/normals/{key}", status_code=204)
+def remove_normal(model: str, key: str, request: Request) -> Response:
+    who = need(request, "manage")
+    with memory(request).lock:
+        memory(request).model(model).remove(key, who)
+    memory(request).publish("model", memory(request).model(model).to_json())
+    return Response(status_code=204)
+
+
+@router.get("/models/{model}/changes")
+def changes(model: str, request: Request) -> dict[str, Any]:
+    need(request, "inspect")
+    return {"items": memory(request).model(model).changes[::-1], "cursor": None}
+
+
+@router.get("/models/{model}/series")
+def series_of(model: str, request: Request, buckets: int = 48) -> dict[str, Any]:
+    need(request, "inspect")
+    items = chosen(memory(request), {**request.query_params, "model": model})
+    scores = [one["score"] for one in items]
+    edges = np.linspace(0, max(scores) * 1.0001, 21) if items else np.empty(0)
+    return {"edges": edges.tolist(), "items": series(items, buckets, edges) if items else []}
+
+
+@router.get("/models/{model}/scores")
+def scores(model: str, request: Request, last: int = 500) -> dict[str, Any]:
+    need(request, "inspect")
+    return {"scores": [one["score"] for one in chosen(memory(request), {"model": model})[:last]]}
+
+
+@router.get("/events")
+async def events(request: Request) -> StreamingResponse:
+    need(request, "inspect")
+    after = int(request.headers.get("Last-Event-ID", len(memory(request).events)))
+    return StreamingResponse(
+        stream(memory(request), after), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+    )
 
 
 def allowed(store: Store, request: Request) -> dict[str, str] | None:
@@ -488,12 +578,20 @@ def allowed(store: Store, request: Request) -> dict[str, str] | None:
     unsafe = request.method not in {"GET", "HEAD", "OPTIONS"}
     origin = request.headers.get("origin")
     if unsafe and origin and origin != f"http://{request.headers['host']}":
-        raise Refused(403, "wrong_origin", "The request comes from another page.")
+        raise RefusalError(403, "wrong_origin", "The request comes from another page.")
     if store.tokens is None:
         return {"who": "local", "role": "manage", "csrf": None}
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme == "Bearer" and token in store.tokens:
+        return dict(zip(("who", "role"), store.tokens[token], strict=True))
     user = store.sessions.get(request.cookies.get("spadework_session", ""))
-    if user and unsafe and not request.url.path.endswith("/session") and request.headers.get("x-csrf-token") != user["csrf"]:
-        raise Refused(403, "csrf", "The CSRF token is missing or wrong.", "Load the page again.")
+    if (
+        user
+        and unsafe
+        and not request.url.path.endswith("/session")
+        and request.headers.get("x-csrf-token") != user["csrf"]
+    ):
+        raise RefusalError(403, "csrf", "The CSRF token is missing or wrong.", "Load the page again.")
     return user
 
 
@@ -515,30 +613,35 @@ async def stream(store: Store, after: int) -> Any:
         store.listeners.discard(listener)
 
 
+def fit(category: str, *, n_normal: int = 8, size: int = 128) -> tuple[Spade, list[np.ndarray]]:
+    """A small model of a rendered category, and the pictures it was fitted on."""
+    pictures = [part(index, category=category, size=size) for index in range(n_normal)]
+    return Spade(image_size=size, max_false_alarms=0.1, threads=1).fit(pictures), pictures
+
+
 class FakeService:
     """The stand-in, running. `stop` and `start` keep port and memory."""
 
-    tokens = {"inspect": "token-of-ida", "decide": "token-of-dora", "manage": "token-of-max"}
-
-    def __init__(self, *, login: bool = False, n_normal: int = 8, size: int = 128, models: tuple[str, ...] = ("gear",)) -> None:
+    def __init__(self, models: dict[str, Spade], pictures: dict[str, list[np.ndarray]], *, login: bool = False) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="spadework-page-")
-        people = {"token-of-ida": ("ida", "inspect"), "token-of-dora": ("dora", "decide"), "token-of-max": ("max", "manage")}
-        made = [self._model(name, n_normal, size) for name in models]
-        self.store = Store(made, people if login else None)
+        made = []
+        for name, detector in models.items():
+            named = [(f"good-{index:03d}.png", rgb) for index, rgb in enumerate(pictures[name])]
+            made.append(Model(name, detector, named, Path(self.folder.name)))
+        self.store = Store(
+            made, {token: who for who, token in zip(PEOPLE, TOKENS.values(), strict=True)} if login else None
+        )
         self.port = 0
         self.start()
-
-    def _model(self, category: str, n_normal: int, size: int) -> Model:
-        pictures = [(f"good-{index:03d}.png", part(index, category=category, size=size)) for index in range(n_normal)]
-        detector = Spade(image_size=size, max_false_alarms=0.1, threads=1).fit([rgb for _, rgb in pictures])
-        return Model(category, detector, pictures, Path(self.folder.name))
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        config = uvicorn.Config(make_app(self.store), port=self.port, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            make_app(self.store), port=self.port, log_level="warning", lifespan="off", timeout_graceful_shutdown=1
+        )
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
@@ -553,7 +656,9 @@ class FakeService:
     def inspect(self, rgb: np.ndarray, name: str, *, hours_ago: float = 0.0) -> int:
         """Have a picture inspected as if by the line; returns the inspection's number."""
         at = (datetime.now(UTC) - timedelta(hours=hours_ago)).isoformat()
-        return int(self.store.inspect(next(iter(self.store.models.values())), png(rgb), name, "watch", "line", at)["id"])
+        return int(
+            self.store.inspect(next(iter(self.store.models.values())), png(rgb), name, "watch", "line", at)["id"]
+        )
 
     def close(self) -> None:
         self.stop()
@@ -566,10 +671,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--parts", type=int, default=24)
     arguments = parser.parse_args()
-    service = FakeService(login=arguments.login, size=arguments.size)
+    model, pictures = fit("gear", size=arguments.size)
+    service = FakeService({"gear": model}, {"gear": pictures}, login=arguments.login)
     for index in range(arguments.parts):
-        defect = ("broken_tooth" if index % 5 == 3 else None)
-        service.inspect(part(100 + index, defect=defect, size=arguments.size), f"part-{index:04d}.png", hours_ago=arguments.parts - index)
+        defect = "broken_tooth" if index % 5 == 3 else None
+        service.inspect(
+            part(100 + index, defect=defect, size=arguments.size),
+            f"part-{index:04d}.png",
+            hours_ago=arguments.parts - index,
+        )
     print(service.url, flush=True)
     threading.Event().wait()
 

@@ -5,6 +5,7 @@ import { rough } from "./format.js";
 import { makeScale, ticks } from "./scale.js";
 
 const TALL = 230;
+const ENOUGH = 4; // parts at a time, on average, for a curve of their middle: of fewer it only jumps
 const [LEFT, RIGHT, TOP, BOTTOM] = [50, 10, 12, 26];
 let wide = 760; // in screen pixels, set before each drawing, so that text keeps its size
 export const drawAt = (width) => (wide = Math.max(280, width));
@@ -63,8 +64,12 @@ export function scoresOverTime(items, edges, threshold, told) {
         height: Math.max(1, low - high - 1), "fill-opacity": (0.18 + 0.82 * Math.sqrt(n / most)).toFixed(3) }));
     });
   }
-  const middles = columns(items, times).filter(({ item }) => item.quantiles).map(({ item, middle }) => [middle, up(scale.share(item.quantiles["0.5"]))]);
-  svg.append(s("path", { class: "median", d: line(middles) }));
+  const filled = items.filter((item) => item.count);
+  const total = filled.reduce((sum, item) => sum + item.count, 0);
+  if (total >= ENOUGH * filled.length) {
+    const middles = columns(items, times).filter(({ item }) => item.quantiles).map(({ item, middle }) => [middle, up(scale.share(item.quantiles["0.5"]))]);
+    svg.append(s("path", { class: "median", d: line(middles) }));
+  }
   if (threshold !== null) {
     const y = up(scale.share(threshold));
     svg.append(s("path", { class: "limit", d: `M${LEFT} ${y}H${wide - RIGHT}` }), label("threshold", { x: wide - RIGHT - 4, y: y - 6, "text-anchor": "end", class: "limit-label" }));

@@ -32,7 +32,7 @@ export function trends(room, _, signal) {
     if (!state.model) return;
     const since = span ? new Date(Date.now() - Number(span) * HOUR).toISOString() : null;
     try {
-      const answer = await api.series(state.model, { since, buckets: 48 });
+      const answer = await api.series(state.model, { since, buckets: 40 });
       if (!signal.aborted) draw(answer);
     } catch (error) {
       complain(error);
@@ -56,7 +56,7 @@ export function trends(room, _, signal) {
     const half = room > 760 ? room / 2 - 36 : room - 30;
     drawAt(room - 30);
     if (edges.length) {
-      parts.push(figure("Scores over time", `${told} Darker: more parts of that score; the curve is their middle.`,
+      parts.push(figure("Scores over time", `${told} Darker: more parts of that score.`,
         scoresOverTime(items, edges, threshold, `Scores over time. ${told} Threshold ${number(threshold)}.`),
         ["From", "Parts", "Low (5 %)", "Middle", "High (95 %)"], rows((item) => [count(item.count), quantile(item, 0.05), quantile(item, 0.5), quantile(item, 0.95)])));
     }
