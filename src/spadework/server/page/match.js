@@ -14,7 +14,7 @@ export class Match {
     this.told = h("div", { class: "match-told" });
     const tile = (element, caption) => h("figure", {}, h("div", { class: "tile" }, element), h("figcaption", {}, caption));
     this.tiles = h("div", { class: "tiles" }, tile(this.here, "This part"), tile(this.there, "Nearest normal"), tile([this.whole, this.locator], "Where in it"));
-    this.root = h("section", { class: "match card", "aria-label": "Comparison" }, h("h2", {}, "Compared with"), this.tiles, this.told);
+    this.root = h("section", { class: "match card", "aria-label": "Comparison" }, h("h2", { class: "only-heard" }, "Compared with"), this.tiles, this.told);
     this.wait("Point at a place of the picture.");
   }
 
