@@ -855,6 +855,18 @@ def test_on_a_phone_a_tap_compares_and_the_tabs_change_views(station, opened):
 
 
 @browser_test
+def test_a_new_part_does_not_scroll_a_phone(station, opened):
+    for index in range(6):
+        station.inspect(gear(50 + index), f"part-{index}.png")
+    page = opened(station, size=PHONE)
+    expect(title(page)).to_have_text("part-5.png")
+    page.locator(".strip button").nth(4).dispatch_event("click")
+    expect(title(page)).to_have_text("part-1.png")
+    assert page.locator("#main").evaluate("e => e.scrollTop") == 0
+    assert page.locator(".strip").evaluate("e => e.scrollLeft") > 0
+
+
+@browser_test
 def test_nothing_moves_for_those_who_asked_for_it(station, opened):
     station.inspect(gear(), "part.png")
     page = opened(station)

@@ -106,13 +106,14 @@ def prepare(page: Any, first: str) -> None:
 
 
 def write(path: Path, data: bytes) -> int:
-    """Write a PNG with as many colours as fit below the limit; returns its size in bytes."""
+    """Write a palette PNG, made smaller until it fits below the limit; returns its size in bytes."""
     from PIL import Image
 
     picture = Image.open(io.BytesIO(data)).convert("RGB")
-    for colours in (256, 128, 96, 64, 48, 32):
+    for scale, colours in ((1.0, 256), (0.85, 256), (0.75, 256), (0.75, 160), (0.66, 160), (0.6, 128)):
         packed = io.BytesIO()
-        picture.quantize(colours, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+        small = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS)
+        small.quantize(colours, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
         if packed.tell() < LIMIT:
             break
     path.write_bytes(packed.getvalue())

@@ -64,7 +64,12 @@ export function live(room, _, signal) {
       item.dataset.key = key;
       return item;
     }));
-    strip.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const shown = strip.querySelector("[aria-current]");
+    if (!shown) return;
+    const left = shown.offsetLeft;
+    const right = left + shown.offsetWidth;
+    if (left < strip.scrollLeft) strip.scrollLeft = left - 8; // the strip alone: the page must not move under the finger
+    else if (right > strip.scrollLeft + strip.clientWidth) strip.scrollLeft = right - strip.clientWidth + 8;
   }
 
   function draw() {

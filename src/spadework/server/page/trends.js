@@ -19,6 +19,7 @@ function changeOf(items, key) {
   const mean = (some) => some.reduce((sum, item) => sum + item.count * item[key], 0) / some.reduce((sum, item) => sum + item.count, 0);
   const [first, last] = [mean(items.slice(0, third)), mean(items.slice(-third))];
   if (!(first > 0)) return "";
+  if (Math.abs(last / first - 1) < 0.01) return `Unchanged from the first to the last third (${rough(first)}). `;
   return `First to last third: ${rough(first)} to ${rough(last)} (${last >= first ? "+" : "−"}${percent(Math.abs(last / first - 1))}). `;
 }
 
