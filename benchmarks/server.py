@@ -222,7 +222,7 @@ def hostile(count: int, good: bytes) -> Iterator[bytes]:
         lambda: b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
         lambda: bytes(spoilt) + rng.randbytes(1000),
         lambda: png(4000, 4000, zlib.compress(bytes(4001 * 10))),  # claims more rows than it has
-        lambda: good + bytes(40 * 2**20),  # larger than an upload may be
+        lambda: good + bytes(70 * 2**20),  # larger than an upload may be
     ]
     for number in range(count):
         yield kinds[number % len(kinds)]()
