@@ -400,3 +400,73 @@ def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):
         monkeypatch.setattr(Image, "open", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
         with pytest.raises(ImageError, match=r"a\.png"):
             read_image(path)
+
+
+def short_png(array, rows):
+    """A PNG whose stream ends well, but after so many rows: Pillow reads it as a picture with a black rest."""
+    height, width = array.shape[:2]
+    colour, depth = {("u1", 2): (0, 8), ("u1", 3): (2, 8), ("u2", 2): (0, 16), ("u2", 3): (2, 16)}[
+        (array.dtype.str[1:], array.ndim)
+    ]
+    lines = b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in array[:rows])
+
+    def chunk(kind, content):
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content) & 0xFFFFFFFF)
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    packed = zlib.compress(lines)
+    parts = [packed[: len(packed) // 2], packed[len(packed) // 2 :]]
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + b"".join(chunk(b"IDAT", each) for each in parts)
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(40, 30), (40, 30, 3)])
+def test_a_png_with_fewer_rows_than_it_says_is_refused(tmp_path, kind, shape):
+    array = RNG.integers(1, 256, shape).astype(kind)
+    path = tmp_path / "short.png"
+    path.write_bytes(short_png(array, 40))
+    assert read_image(path).shape == (40, 30, 3)
+    for rows in (0, 1, 39):
+        path.write_bytes(short_png(array, rows))
+        with pytest.raises(ImageError, match=r"short\.png: (ends too early|.*truncated)"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (8, 8), (13, 9)])
+def test_a_whole_png_may_be_black(tmp_path, mode, size):
+    path = tmp_path / "black.png"
+    Image.new(mode, size).save(path)
+    assert not read_image(path).any()
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((9, 13), 1), ((1, 1), 3), ((2, 5), 4), ((8, 8), 3)])
+def test_a_whole_interlaced_png_may_be_black(tmp_path, shape, channels):
+    height, width = shape
+    starts = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    count = 0
+    for x, y, dx, dy in starts:
+        columns, rows = len(range(x, width, dx)), len(range(y, height, dy))
+        count += rows * (1 + columns * channels) if columns else 0
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 1)
+    for missing in (0, 1):
+        packed = zlib.compress(bytes(count - missing))
+        path = tmp_path / f"{missing}.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+    assert not read_image(tmp_path / "0.png").any()
+    with pytest.raises(ImageError, match="ends too early|cannot be read"):
+        read_image(tmp_path / "1.png")

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,13 +75,46 @@ def _read(path: Path) -> np.ndarray:
             raise ImageError(f"{path}: holds {frames} frames; save the one to inspect as a picture.", path)
         if _has_16_bits(picture):
             picture.load()  # strict about truncation; the pixels come from OpenCV
+            _check_whole(path, picture)
             return _read_16_bits(path, 1 if picture.format == "TIFF" else picture.getexif().get(ORIENTATION, 1))
         picture.load()
+        _check_whole(path, picture)
         ImageOps.exif_transpose(picture, in_place=True)  # as a copy it takes a sixth of the time of decoding
         if "A" in picture.getbands() or "transparency" in picture.info:
             ground = Image.new("RGBA", picture.size, (0, 0, 0, 255))
             return np.asarray(Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB"))
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def _check_whole(path: Path, picture: Image.Image) -> None:
+    """Raise ImageError for a PNG with fewer pixels than it says: Pillow leaves the rest at 0 and says nothing, if only the stream ends well.
+
+    Whole files pay nothing: only where the last row is all 0 is the stream read once more, to count what it holds.
+    """
+    if picture.format != "PNG" or picture.crop((0, picture.height - 1, picture.width, picture.height)).getbbox():
+        return
+    content, place, found, expected = path.read_bytes(), 8, 0, 0
+    inflater = zlib.decompressobj()
+    while place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        data = content[place + 8 : place + 8 + length]
+        place += 12 + length
+        if kind == b"IHDR":
+            expected = _png_bytes(*struct.unpack(">IIBBBBB", data))
+        while kind == b"IDAT" and data and not inflater.eof:
+            found += len(inflater.decompress(data, 1 << 20))
+            data = inflater.unconsumed_tail
+    found += len(inflater.flush())
+    if found < expected:
+        raise ImageError(f"{path}: ends too early: {found} of {expected} bytes of pixels. Copy or save it again.", path)
+
+
+def _png_bytes(width: int, height: int, depth: int, colour: int, _: int, __: int, interlace: int) -> int:
+    """How many bytes a PNG's pixels take before they are compressed: rows with a byte in front, of one pass or of Adam7's seven."""
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    starts = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    passes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in starts]
+    return sum(h * (1 + -(-w * bits // 8)) for w, h in (passes if interlace else [(width, height)]) if w > 0 and h > 0)
 
 
 def _has_16_bits(picture: Image.Image) -> bool:
