@@ -49,12 +49,17 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
-def large_network() -> str:
-    """The name of a Wide-ResNet-50-2 with random weights: shapes and times are those of the published one. Needs the extra timm."""
+def import_torchvision() -> None:
+    """Import torchvision, also beside a CPU build of PyTorch, which has no torchvision of its own."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     from torchvision_shim import make_importable
 
-    make_importable()  # a CPU build of PyTorch has no torchvision of its own
+    make_importable()
+
+
+def large_network() -> str:
+    """The name of a Wide-ResNet-50-2 with random weights: shapes and times are those of the published one. Needs the extra timm."""
+    import_torchvision()
     return "timm:wide_resnet50_2.tv_in1k@random"
 
 

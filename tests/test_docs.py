@@ -144,5 +144,7 @@ def test_benchmarks_run_at_a_tiny_size(script, tmp_path):
     command = [sys.executable, ROOT / "benchmarks" / script, "--tiny", "--json", tmp_path / "result.json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    if script == "public.py" and done.stderr.startswith("skipped: anomalib is not installed"):
+        pytest.skip(done.stderr.strip())
     document = json.loads((tmp_path / "result.json").read_text())
     assert set(document["columns"].values()) <= set(document["rows"][0])

@@ -9,8 +9,8 @@ paper by random projections to 128 numbers from ten random starts; image score: 
 match among the `reweighting` patches of the bank nearest to that match (certain, 3.3, equation 7; the authors' own code leaves the weight out, and so
 does the default here); map: bilinear to picture size, Gaussian of sigma 4 (certain). Distances are squared, as in the authors' code; the paper
 writes them unsquared, and so they stand in the weight.
-Substitution: the authors' code averages the 9 C numbers of a 3 x 3 neighbourhood in groups to 1,024; here, as in the paper, each channel is
-averaged over its neighbourhood.
+Substitutions: the authors' code averages the 9 C numbers of a 3 x 3 neighbourhood in groups to 1,024; here, as in the paper, each channel is
+averaged over its neighbourhood. At the border public codes count zeros beyond it; here the mean is of those neighbours that there are.
 
 What the threshold rests on: the normal pictures are dealt into FOLDS parts; those of each part are scored against a bank chosen from the other parts
 alone. Fewer pictures make a poorer bank, so these scores are rather too high than too low; that is no proof, and with few pictures it is coarse.
