@@ -61,7 +61,7 @@ def own(fitted, tmp_path) -> Path:
 def test_help_names_every_command():
     done = run("--help")
     assert done.returncode == 0
-    for command in "demo fit predict append remove threshold info evaluate benchmark reproduce tables backbones detectors datasets".split():
+    for command in "demo fit predict append remove threshold info serve evaluate benchmark reproduce tables backbones detectors datasets".split():
         assert f"  {command} " in done.stdout
         assert run(command, "--help").returncode == 0
     assert "..." not in done.stdout.partition("Commands:")[2]  # no summary is cut off

@@ -168,6 +168,7 @@ def slow(monkeypatch):
     return gate
 
 
+@pytest.mark.slow
 def test_more_than_it_can_do_is_turned_away_and_nothing_accepted_is_lost(model, tmp_path, slow):
     settings = settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station", queue=3, batch=2)
     with running(settings) as url:
@@ -199,6 +200,7 @@ def test_more_than_it_can_do_is_turned_away_and_nothing_accepted_is_lost(model, 
         assert "spadework_decoded_bytes 0.0" in text
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_away_takes_nothing_back(model, tmp_path, slow):
     settings = settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station")
     with running(settings) as url:
@@ -212,6 +214,7 @@ def test_a_client_that_goes_away_takes_nothing_back(model, tmp_path, slow):
             time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_client_waits_and_sends_again(model, tmp_path, slow):
     settings = settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station", queue=1, batch=1)
     with running(settings) as url:
@@ -339,6 +342,7 @@ def test_hostile_requests_get_a_clear_answer(address, data, status):
     assert answer.startswith(b"HTTP/1.1 " + status), answer[:200]
 
 
+@pytest.mark.slow
 def test_many_hostile_files_beside_good_ones_leave_no_trace(address):
     station = Client(address)
     station.inspect(BAD)

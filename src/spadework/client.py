@@ -34,6 +34,7 @@ from spadework.errors import SpadeworkError
 PREFIX = "/api/v1"
 LONGEST_PAUSE = 30.0  # seconds, whatever Retry-After says
 JSON = "application/json"
+_time = datetime.fromisoformat
 LOST = (ConnectionError, http.client.HTTPException, TimeoutError, OSError)
 
 
@@ -131,7 +132,12 @@ class Decision:
     def read(cls, told: Mapping[str, Any]) -> Self:
         """Read it from JSON values."""
         plain = {name: told[name] for name in ("id", "inspection_id", "kind", "who", "note", "appended", "undone_by")}
-        return cls(**plain, at=_time(told["at"]), undone_at=_time_or_none(told["undone_at"]), json=told)
+        return cls(
+            **plain,
+            at=_time(told["at"]),
+            undone_at=None if told["undone_at"] is None else _time(told["undone_at"]),
+            json=told,
+        )
 
 
 @dataclass(frozen=True)
@@ -244,11 +250,9 @@ class Client:
         return Result.read(told)
 
     def inspections(self, *, limit: int | None = None, **filters: Any) -> Iterator[Result]:
-        """Yield inspections from the history, newest first, page by page.
+        """Yield inspections from the history, newest first, page by page, at most `limit`.
 
-        Args:
-            limit: at most so many.
-            filters: model, verdict, decision, since, until (datetimes with a zone), text, score_min, score_max, newest_first.
+        Filters: model, verdict, decision, since, until (datetimes with a zone), text, score_min, score_max, newest_first.
         """
         told = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in filters.items()}
         cursor, left = None, limit
@@ -454,14 +458,6 @@ def _pause(after: str | None) -> float:
 
 def _word(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def _time_or_none(text: str | None) -> datetime | None:
-    return None if text is None else _time(text)
 
 
 def _picture(picture: str | os.PathLike[str] | bytes | Array) -> tuple[bytes, str | None]:

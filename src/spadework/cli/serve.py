@@ -93,7 +93,7 @@ def serve(
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Run an inspection station: a page for people, a service for programs.
+    """Run an inspection station: a page and a service.
 
     It stops at Ctrl-C or SIGTERM, after what it accepted is finished. Logs go to standard error, one JSON object a line.
     """

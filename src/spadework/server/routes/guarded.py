@@ -101,11 +101,8 @@ async def changing(request: Request, make: Callable[[], Made]) -> Made:
 def spec(role: str, *errors: int, upload: bool = False, **extra: Any) -> dict[str, Any]:
     """Return what a route's decorator takes: its role, the errors it may answer with, and what else its description holds.
 
-    Args:
-        role: "inspect", "decide", "manage", or "public".
-        errors: statuses that this route adds to those that every route may answer with.
-        upload: whether its body is a picture.
-        extra: further parts of its OpenAPI description.
+    The role is "inspect", "decide", "manage" or "public". `errors` are statuses beside those that every route may answer with.
+    With `upload` its body is a picture. `extra` are further parts of its OpenAPI description.
     """
     own = {421, 403, 429, 503, *errors} | (set() if role == PUBLIC else {401})
     own |= {408, 413, 415, 422} if upload else set()
