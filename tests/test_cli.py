@@ -295,6 +295,7 @@ def test_lists_as_json():
     assert "mvtec" in {each["name"] for each in only_json(run("datasets", "--json"))["layouts"]}
 
 
+@pytest.mark.slow
 def test_datasets_renders_shows_and_benchmark_measures(tmp_path):
     counts = ["--n-train", 6, "--n-good", 2, "--n-per-defect", 1, "--size", 64]
     assert run("datasets", "--render", tmp_path / "parts", "--category", "gear", *counts).returncode == 0
@@ -317,6 +318,7 @@ def test_datasets_renders_shows_and_benchmark_measures(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_benchmark_of_several_detectors_goes_on_where_it_was(tmp_path):
     mvtec_category(tmp_path / "set", "bolt")
     settings = [

@@ -121,6 +121,7 @@ def test_all_fifteen_categories_from_end_to_end(root, tmp_path, monkeypatch):
     assert again.comparison.tables == found.comparison.tables
 
 
+@pytest.mark.slow
 def test_from_the_command_line_interrupted_and_taken_up(root, tmp_path):
     few = tmp_path / "few"
     for name in ("carpet", "zipper"):
