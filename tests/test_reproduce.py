@@ -186,5 +186,7 @@ def test_tables_refuse_before_they_read(tmp_path):
     assert "no such folder of results" in run("tables", "--results", tmp_path / "none").stderr
     refused = run("tables", "--format", "pdf")
     assert (refused.returncode, "latex" in refused.stderr) == (2, True)
+    (tmp_path / "empty").mkdir()
+    assert "holds no results" in run("tables", "--results", tmp_path / "empty").stderr
     alone = run("tables")
     assert (alone.returncode, "Nothing measured here yet" in alone.stdout) == (0, True)
