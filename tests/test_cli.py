@@ -256,14 +256,14 @@ def test_detectors_are_a_table_and_each_tells_all():
     names = [each["name"] for each in only_json(run("detectors", "--json"))["detectors"]]
     lines = run("detectors").stdout.splitlines()
     heading = next(line for line in lines if line.strip())
-    assert heading.split() == ["name", "source", "needs", "map", "cannot", "do", "cost", "extra"]
+    assert heading.split() == ["name", "source", "works", "on", "map", "cannot", "do", "cost", "extra"]
     starts = [line.split()[0] for line in lines if line[1:2].isalnum()]
     assert starts[1:] == names  # one line each where there is room
     shown = run("detectors", "patchcore").stdout
     for words in (
         "patchcore: nearest of a coreset",
         "Roth et al. 2022",
-        "works on pyramid; gives a map",
+        "works on features; gives a map",
         "coreset = 0.1",
     ):
         assert words in shown
@@ -271,6 +271,66 @@ def test_detectors_are_a_table_and_each_tells_all():
     assert (only["name"], only["localises"], only["extra"]) == ("spade", True, "")
     refused = run("detectors", "spad")
     assert (refused.returncode, "patchcore" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+def test_detectors_can_be_read_on_a_narrow_terminal(monkeypatch, capsys, columns):
+    from spadework.cli import lists
+    from spadework.detectors import DETECTORS
+
+    monkeypatch.setattr("spadework.cli.console._width", lambda console: columns)
+    lists.detectors(None)
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert [line.split()[0] for line in lines if line[1:2].isalnum()] == ["name", *DETECTORS]  # no name cut in two
+    assert ("source" in lines[1]) == ("left out for want of width: source" not in shown.err) == (columns > 80)
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_measures_can_be_read_on_a_narrow_terminal(monkeypatch, capsys, columns):
+    """The longest names there are, and no number is broken; what had no room is named."""
+    from spadework.cli.console import MEASURE_COLUMNS, measures_table
+
+    values = dict.fromkeys(MEASURE_COLUMNS.values(), 0.98765)
+    verdicts = {"found": 109, "anomalous": 119, "false_alarms": 12, "normal": 80}
+    known = {"n_train": 391, "n_test": 167, "fit_seconds": 1234.5, "predict_seconds_per_image": 0.123, "reasons": {}}
+    row = {"category": "hazelnut_reduced", "detector": "texture-inspection", "scale": "quick", "seed": 0}
+    monkeypatch.setattr("spadework.cli.console._width", lambda console: columns)
+    measures_table([row | known | values | {"verdicts": verdicts}, row | known | values | {"detector": "padim"}])
+    shown = capsys.readouterr()
+    lines = [line for line in shown.out.splitlines() if line.startswith(" hazelnut_reduced")]
+    assert max(map(len, shown.out.splitlines())) <= columns
+    assert [line.split()[:3] for line in lines] == [
+        ["hazelnut_reduced", "texture-inspection", "quick"],
+        ["hazelnut_reduced", "padim", "quick"],
+    ]
+    assert all(line.count("0.9877") >= 3 for line in lines)
+    assert ("109 of 119" in lines[0]) == (columns > 80)  # the longest names leave no room for it
+    assert ("left out for want of width: image F1, pixel F1" in shown.err) == (columns < 200)
+
+
+def test_a_reason_is_given_once_with_all_its_measures(capsys):
+    from spadework.cli.console import MEASURE_COLUMNS, measures_table
+
+    row = {"category": "bolt", "detector": "padim", "n_train": 3, "n_test": 3, "fit_seconds": 1.0}
+    reasons = {"pro": "no masks", "pixel_ap": "no masks", "image_ap": "no defects"}
+    values = dict.fromkeys(MEASURE_COLUMNS.values()) | {"predict_seconds_per_image": 0.1, "reasons": reasons}
+    measures_table([row | values])
+    assert capsys.readouterr().err.splitlines() == [
+        "bolt: image_ap is undefined: no defects",
+        "bolt: pro, pixel_ap are undefined: no masks",
+    ]
+
+
+def test_explain_with_a_method_that_matches_nothing_says_so(parts, tmp_path):
+    options = ["--detector", "nearest-image", "--set", "image_size=48"]
+    assert run("fit", parts / "good", "-o", tmp_path / "near.spade", *options).returncode == 0
+    for out in ([], ["--out", tmp_path / "out"]):
+        done = run("predict", tmp_path / "near.spade", parts / "new", "--explain", *out)
+        assert done.returncode == 0
+        assert "nearest-image matches no normal places, so --explain shows nothing; spade does" in done.stderr
+        assert "explanations" not in done.stderr
 
 
 def test_detectors_that_need_a_missing_part_are_still_listed(monkeypatch, capsys):
@@ -295,6 +355,7 @@ def test_lists_as_json():
     assert "mvtec" in {each["name"] for each in only_json(run("datasets", "--json"))["layouts"]}
 
 
+@pytest.mark.slow
 def test_datasets_renders_shows_and_benchmark_measures(tmp_path):
     counts = ["--n-train", 6, "--n-good", 2, "--n-per-defect", 1, "--size", 64]
     assert run("datasets", "--render", tmp_path / "parts", "--category", "gear", *counts).returncode == 0
@@ -307,6 +368,7 @@ def test_datasets_renders_shows_and_benchmark_measures(tmp_path):
     needed = "dataset category detector backbone settings n_train n_test image_auroc pixel_auroc pro image_ap pixel_ap"
     for key in f"{needed} fit_seconds predict_seconds_per_image peak_memory_mb".split():
         assert row[key] is not None, key
+    assert (row["verdicts"]["normal"], row["verdicts"]["anomalous"]) == (2, 5)
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
     run("fit", tmp_path / "parts" / "gear" / "train", "-o", tmp_path / "gear.spade", *SETTINGS)
     done = run("evaluate", tmp_path / "gear.spade", tmp_path / "parts", "--json", tmp_path / "row.json")
@@ -317,6 +379,7 @@ def test_datasets_renders_shows_and_benchmark_measures(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_benchmark_of_several_detectors_goes_on_where_it_was(tmp_path):
     mvtec_category(tmp_path / "set", "bolt")
     settings = [
@@ -335,6 +398,9 @@ def test_benchmark_of_several_detectors_goes_on_where_it_was(tmp_path):
     assert only_json(again)["results"] == rows
     refused = run("benchmark", tmp_path / "set", *options, "--report", tmp_path / "report")
     assert (refused.returncode, "--report draws what was measured in this very process" in refused.stderr) == (2, True)
+    refused = run("benchmark", tmp_path / "set", "--memory-limit", 4, "--report", tmp_path / "report")
+    assert (refused.returncode, "leave out --results, --jobs and --memory-limit" in refused.stderr) == (2, True)
+    assert "results on bolt, which are not in the paper's tables" in run("tables", "--results", tmp_path / "out").stderr
 
 
 def test_json_target_is_refused_before_the_work(fitted, parts, tmp_path):

@@ -132,6 +132,7 @@ def test_the_version_has_a_place_in_the_changelog():
     assert "## [Unreleased]" in DOCS["CHANGELOG.md"] or f"## [{spadework.__version__}]" in DOCS["CHANGELOG.md"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     sorted(

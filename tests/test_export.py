@@ -89,6 +89,7 @@ def files_of(folder: Path) -> list[str]:
 # ---------------------------------------------------------------- one small network, exported for real
 
 
+@pytest.mark.slow
 def test_a_weights_file_is_exported_once_and_computes_what_the_framework_does(small, tmp_path, monkeypatch):
     pth, tensors = tmp_path / "w.pth", tmp_path / "w.safetensors"
     torch.save(small.state_dict(), pth)

@@ -121,6 +121,7 @@ def test_all_fifteen_categories_from_end_to_end(root, tmp_path, monkeypatch):
     assert again.comparison.tables == found.comparison.tables
 
 
+@pytest.mark.slow
 def test_from_the_command_line_interrupted_and_taken_up(root, tmp_path):
     few = tmp_path / "few"
     for name in ("carpet", "zipper"):
@@ -185,5 +186,7 @@ def test_tables_refuse_before_they_read(tmp_path):
     assert "no such folder of results" in run("tables", "--results", tmp_path / "none").stderr
     refused = run("tables", "--format", "pdf")
     assert (refused.returncode, "latex" in refused.stderr) == (2, True)
+    (tmp_path / "empty").mkdir()
+    assert "holds no results" in run("tables", "--results", tmp_path / "empty").stderr
     alone = run("tables")
     assert (alone.returncode, "Nothing measured here yet" in alone.stdout) == (0, True)

@@ -259,7 +259,7 @@ def perform(run: Run, *, progress: Progress | None = None) -> Outcome:
         detector.fit([sample.path for sample in run.category.train], progress=progress)
         options: dict[str, Any] = {"pro_limit": run.pro_limit, "resolution": run.resolution, "progress": progress}
         evaluation = evaluate(detector, run.category, **options)
-        evaluation.row.update(run.labels)
+        evaluation.row.update(run.labels, verdicts=evaluation.counts)
         json.dumps(
             evaluation.row, allow_nan=False
         )  # a detector's own fault shows here, not when days of results are written

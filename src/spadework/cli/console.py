@@ -8,11 +8,18 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spadework.errors import InputError, OutputError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 Progress = Callable[[str, int, int], None]
+
+WIDE = 200  # characters, where standard output is no terminal
+READABLE = 16  # characters in which a sentence can still be read
+GAP = 2  # characters from a column to the next
 
 
 def say(text: str = "") -> None:
@@ -73,21 +80,72 @@ def progress_bar() -> Iterator[Progress | None]:
         yield step
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """Print a table; the columns in `numbers` are set flush right. Wide where standard output is no terminal."""
-    from rich import box
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numbers: Sequence[str] = (),
+    optional: Sequence[str] = (),
+) -> None:
+    """Print a table; no name and no number is cut in two. Wide where standard output is no terminal.
+
+    numbers: columns that are set flush right. optional: columns that are left out, the first of these first, until the rest has room.
+    """
     from rich.console import Console
+
+    columns = {header: [str(header)] for header in headers}
+    for row in rows:
+        for words, value in zip(columns.values(), row, strict=True):
+            words.append("–" if value is None else str(value))
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.width = _width(console)
+    left_out: list[str] = []
+    for header in optional:
+        if _least_width(columns) <= console.width:
+            break
+        if columns.pop(header, None) is not None:
+            left_out.append(header)
+    console.print(_drawn(columns, console.width, numbers))
+    if left_out:
+        note(f"left out for want of width: {', '.join(left_out)}")
+
+
+def _width(console: Console) -> int:
+    return console.width if console.is_terminal else WIDE
+
+
+def _drawn(columns: Mapping[str, Sequence[str]], width: int, numbers: Sequence[str]) -> Any:
+    """A table of columns, each with its heading first; close together where they would not have room otherwise."""
+    from rich import box
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for header in headers:
-        drawn.add_column(header, justify="right" if header in numbers else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*("–" if value is None else str(value) for value in row))
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, emoji=False, width=200)
-    console.print(drawn)
+    whole = sum(max(map(len, words)) for words in columns.values()) + 3 * len(columns)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1) if whole <= width else (0, 1, 0, 0))
+    for header, words in columns.items():
+        least, most = _least(words), max(map(len, words))
+        text = most > least and any(" " in word for word in words[1:])
+        narrow = whole > width and max(map(len, words[1:]), default=0) < len(header)
+        heading = header.replace(" ", "\n") if narrow and not text else header
+        drawn.add_column(
+            heading,
+            justify="right" if header in numbers else "left",
+            overflow="fold",
+            no_wrap=not text,
+            min_width=least if text else None,
+        )
+    for row in zip(*(words[1:] for words in columns.values()), strict=True):
+        drawn.add_row(*row)
+    return drawn
+
+
+def _least_width(columns: Mapping[str, Sequence[str]]) -> int:
+    return sum(_least(words) + GAP for words in columns.values())
+
+
+def _least(words: Sequence[str]) -> int:
+    """What a column needs, its heading first: its longest word, and for sentences enough to read them."""
+    longest = max(len(part) for word in words for part in [*word.split(), ""])
+    return max(longest, min(READABLE, max(map(len, words[1:]), default=0)))
 
 
 def settings_from(pairs: Iterable[str]) -> dict[str, Any]:
@@ -118,19 +176,33 @@ MEASURE_COLUMNS = {
     "image F1": "image_f1",
     "pixel F1": "pixel_f1",
 }
+VERDICTS = ("found", "false alarms")  # at the threshold, which was set without a defect
 
 
 def measures_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows of measures, with a mean for each detector that has several, and the reason of each that is undefined."""
-    headers = ["category", "detector", "scale", "seed", "train", "test", *MEASURE_COLUMNS, "fit s", "s/image"]
+    headers = [
+        "category",
+        "detector",
+        "scale",
+        "seed",
+        "train",
+        "test",
+        *MEASURE_COLUMNS,
+        *VERDICTS,
+        "fit s",
+        "s/image",
+    ]
     lines = [_measures_line(row) for row in rows]
     for key in dict.fromkeys(_series(row) for row in rows):
         own = [row for row in rows if _series(row) == key]
         if len(own) > 1:
             means = [_number(_mean([row[name] for row in own])) for name in MEASURE_COLUMNS.values()]
-            lines.append(["mean", *key, "", "", *means, "", ""])
+            lines.append(["mean", *key, "", "", *means, "", "", "", ""])
     kept = [place for place, header in enumerate(headers) if header not in {"scale", "seed"} or _differs(rows, header)]
-    table([headers[n] for n in kept], [[line[n] for n in kept] for line in lines], numbers=headers[3:])
+    optional = ["image F1", "pixel F1", "train", "test", "s/image", "fit s", "image AP", "pixel AP", *VERDICTS[::-1]]
+    shown = [[line[n] for n in kept] for line in lines]
+    table([headers[n] for n in kept], shown, numbers=headers[3:], optional=optional)
     several = len({row["detector"] for row in rows}) > 1
     reasons = []
     for row in rows:
@@ -138,9 +210,18 @@ def measures_table(rows: Sequence[Mapping[str, Any]]) -> None:
         if "error" in row:
             reasons.append(f"{name}: {row['error']}")
         else:
-            reasons += [f"{name}: {key} is undefined: {why}" for key, why in row["reasons"].items()]
+            reasons += [f"{name}: {words}" for words in _undefined(row["reasons"])]
     for reason in sorted(set(reasons)):
         note(reason)
+
+
+def _undefined(reasons: Mapping[str, str]) -> list[str]:
+    """Each reason once, with the measures that it is of."""
+    found = []
+    for why in dict.fromkeys(reasons.values()):
+        keys = [key for key, own in reasons.items() if own == why]
+        found.append(f"{', '.join(keys)} {'is' if len(keys) == 1 else 'are'} undefined: {why}")
+    return found
 
 
 def _series(row: Mapping[str, Any]) -> tuple[object, ...]:
@@ -158,7 +239,17 @@ def _measures_line(row: Mapping[str, Any]) -> list[object]:
     measures = [_number(row[key]) for key in MEASURE_COLUMNS.values()]
     times = [_number(row["fit_seconds"], 1), _number(row["predict_seconds_per_image"], 3)]
     labels = [row["category"], row["detector"], row.get("scale"), row.get("seed")]
-    return [*labels, row["n_train"], row["n_test"], *measures, *times]
+    return [*labels, row["n_train"], row["n_test"], *measures, *_verdicts_line(row.get("verdicts")), *times]
+
+
+def _verdicts_line(verdicts: Mapping[str, int] | None) -> list[str | None]:
+    """Of VERDICTS; nothing without a threshold."""
+    if verdicts is None:
+        return [None, None]
+    return [
+        f"{verdicts['found']} of {verdicts['anomalous']}",
+        f"{verdicts['false_alarms']} of {verdicts['normal']}",
+    ]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -53,7 +53,8 @@ def detectors(
         for each in found:
             _say_detector(each)
     else:
-        table(list(DETECTOR_COLUMNS), [[read(each) for read in DETECTOR_COLUMNS.values()] for each in found])
+        rows = [[read(each) for read in DETECTOR_COLUMNS.values()] for each in found]
+        table(list(DETECTOR_COLUMNS), rows, optional=["source"])
         for each in found:
             if "unavailable" in each:
                 note(f"{each['name']}: {each['unavailable']}")
@@ -63,7 +64,7 @@ def detectors(
 def _say_detector(each: dict[str, Any]) -> None:
     say(f"{each['name']}: {each['summary']}")
     say(f"    source: {each['source']}")
-    say(f"    works on {each['needs']}; {'gives a map' if each['localises'] else 'gives no map'}")
+    say(f"    works on {NEEDS[each['needs']]}; {'gives a map' if each['localises'] else 'gives no map'}")
     for title, value in (("cannot do", each["cannot"]), ("cost", each["cost"]), ("needs the extra", _extra(each))):
         if value:
             say(textwrap.indent(textwrap.fill(f"{title}: {value}", 100, subsequent_indent="  "), " " * 4))
@@ -81,10 +82,11 @@ def _extra(each: dict[str, Any]) -> str:
     return f"{extra} (not installed)" if extra and find_spec(extra) is None else extra
 
 
+NEEDS = {"pyramid": "features", "pixels": "pixels"}  # features: those of `--backbone`
 DETECTOR_COLUMNS: dict[str, Callable[[dict[str, Any]], object]] = {
     "name": lambda each: each["name"],
     "source": lambda each: each.get("source", "cannot be loaded, see below"),
-    "needs": lambda each: each.get("needs", ""),
+    "works on": lambda each: NEEDS.get(each.get("needs", ""), ""),
     "map": lambda each: "" if "localises" not in each else "yes" if each["localises"] else "no",
     "cannot do": lambda each: each.get("cannot", ""),
     "cost": lambda each: each.get("cost", ""),

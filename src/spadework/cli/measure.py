@@ -53,7 +53,7 @@ def evaluate(
     detector = load_detector(model, backbone=backbone, weights=weights, threads=threads)
     with progress_bar() as progress:
         found = run(detector, chosen, pro_limit=pro_limit, resolution=resolution, progress=progress)
-    _present(Benchmark((found.row,), (found,)), json_file, report)
+    _present(Benchmark((found.row | {"verdicts": found.counts},), (found,)), json_file, report)
 
 
 def benchmark(
@@ -103,9 +103,9 @@ def benchmark(
 
     check_target(json_file)
     several = len(chosen_detectors(detector)) > 1
-    if report is not None and (results is not None or jobs is not None):
+    if report is not None and (results is not None or jobs is not None or memory_limit is not None):
         raise InputError(
-            "--report draws what was measured in this very process: leave out --results and --jobs, or the report."
+            "--report draws what was measured in this very process: leave out --results, --jobs and --memory-limit, or the report."
         )
     apart = report is None and (several or results is not None or memory_limit is not None)
     opened = open_dataset(dataset, layout)
@@ -150,7 +150,7 @@ def _present(found: Benchmark, json_file: str | None, report: Path | None) -> No
 
 
 def _at_threshold(each: Evaluation) -> str:
-    counts, name = each.counts, each.row["category"]
+    counts, name = each.counts, f"{each.row['category']} · {each.row['detector']}"
     if counts is None:
         return f"{name}: no threshold, so no verdicts"
     return (

@@ -114,6 +114,9 @@ def predict(
     Goes on past files that cannot be read, names them, and then exits with 1.
     """
     detector = _load(model, backbone, weights, threads)
+    if explain and not hasattr(detector, "explain_regions"):
+        note(f"{detector.name} matches no normal places, so --explain shows nothing; spade does")
+        explain = False
     rows, failures = (
         _predict_into(detector, images, out, map_format, explain, quiet=as_json)
         if out is not None

@@ -13,7 +13,10 @@ from spadework.cli import options
 from spadework.cli.console import check_target, note, progress_bar, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spadework.comparison import Comparison
+    from spadework.results import Record
 
 WIDTH = 120  # where standard output is no terminal
 
@@ -32,16 +35,27 @@ def tables(
     Of several sets of results of a method the published configuration stands in the tables first; the others are named.
     """
     from spadework.comparison import compare
+    from spadework.published import CATEGORIES
     from spadework.results import read_folder
 
     form = _form(form, out)
     records, problems = ([], []) if results is None else read_folder(results)
     for problem in problems:
         note(f"passed over: {problem}")
+    if results is not None and not any(record.row["category"] in CATEGORIES for record in records):
+        note(_nothing_for_the_tables(results, records))
     bad = [f"{len(problems)} files of results that cannot be used"] if problems else []
     _print(compare(records, left_out=bad), form, out)
     if problems:
         raise typer.Exit(1)
+
+
+def _nothing_for_the_tables(folder: Path, records: Sequence[Record]) -> str:
+    if not records:
+        return f"{folder}: holds no results; `spadework reproduce` and `benchmark --results` write them"
+    names = ", ".join(sorted({str(record.row["category"]) for record in records}))
+    again = "the `spadework benchmark` call that made them prints them again, at once"
+    return f"{folder}: results on {names}, which are not in the paper's tables; {again}"
 
 
 def reproduce(
