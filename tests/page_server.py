@@ -417,7 +417,7 @@ def find(request: Request) -> dict[str, Any]:
     query = request.query_params
     found, start, limit = chosen(memory(request), query), int(query.get("cursor") or 0), int(query.get("limit") or 50)
     more = str(start + limit) if start + limit < len(found) else None
-    return {"items": found[start : start + limit], "cursor": more, "total": len(found)}
+    return {"items": found[start : start + limit], "cursor": more, "total": None if start else len(found)}
 
 
 @router.get("/inspections/{number}")

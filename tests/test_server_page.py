@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -51,26 +52,38 @@ def fitted():
     return {name: fit(name) for name in ("gear", "weave")}
 
 
-@pytest.fixture
-def start(fitted):
+@contextlib.contextmanager
+def running(fitted, *names: str, login: bool = False):
     from page_stations import start_station
 
-    running = []
-
-    def run(*names: str, login: bool = False):
-        names = names or ("gear",)
-        models, pictures = ({name: fitted[name][at] for name in names} for at in (0, 1))
-        running.append(start_station(models, pictures, login=login))
-        return running[-1]
-
-    yield run
-    for station in running:
+    models, pictures = ({name: fitted[name][at] for name in names} for at in (0, 1))
+    station = start_station(models, pictures, login=login)
+    try:
+        yield station
+    finally:
         station.close()
 
 
 @pytest.fixture
+def start(fitted):
+    with contextlib.ExitStack() as stack:
+        yield lambda *names, **options: stack.enter_context(running(fitted, *(names or ("gear",)), **options))
+
+
+@pytest.fixture
 def station(start):
+    """An empty station with one model, for this test alone."""
     return start()
+
+
+@pytest.fixture(scope="module")
+def filled(fitted):
+    """A station with 28 parts, some of them rusty; shared, so what a test changes it takes back."""
+    with running(fitted, "gear") as station:
+        for index in range(28):
+            rgb = rusty(100 + index) if index % 8 == 5 else gear(100 + index)
+            station.inspect(rgb, f"lot-{index // 10}-part-{index:02d}.png")
+        yield station
 
 
 @pytest.fixture
@@ -398,6 +411,26 @@ def test_what_another_window_decides_is_seen_here(station, opened):
 
 
 @browser_test
+def test_who_writes_a_note_is_not_disturbed(station, opened):
+    station.inspect(rusty(), "part.png")
+    page = opened(station)
+    expect(title(page)).to_have_text("part.png")
+    expect(page.locator(".connection")).to_have_attribute("data-state", "live")
+    page.keyboard.press("n")
+    page.keyboard.type("half a ")
+    station.inspect(gear(), "next.png")
+    expect(page.locator(".follow")).to_contain_text("Held while you look, 1 new")
+    station.client.put(
+        "models/gear/threshold", json={"max_false_alarms": 0.2}
+    ).raise_for_status()  # an event about the model
+    page.wait_for_timeout(500)
+    page.keyboard.type("note")
+    expect(title(page)).to_have_text("part.png")
+    expect(page.locator("#note")).to_have_value("half a note")
+    expect(page.locator("#note")).to_be_focused()
+
+
+@browser_test
 def test_names_from_outside_stay_text(station, opened):
     evil = "<img src=x onerror=\"document.title='owned'\">.png"
     station.inspect(rusty(), evil)
@@ -449,7 +482,8 @@ def test_a_folder_is_taken_with_all_that_lies_in_it(station, opened, tmp_path):
     page = opened(station, "inspect")
     page.locator("#folder").set_input_files(str(tmp_path / "lot"))
     expect(page.locator(".summary")).to_have_text("2 of 2 pictures done.")
-    assert {item["name"] for item in station.get("inspections")["items"]} == {"lot/a.png", "lot/inner/b.png"}
+    assert {Path(item["name"]).name for item in station.get("inspections")["items"]} == {"a.png", "b.png"}
+    expect(page.locator(".queue")).to_contain_text("lot/inner/b.png")
 
 
 @browser_test
@@ -509,16 +543,6 @@ def test_the_camera_captures_and_inspects(station, opened):
 # ---------------------------------------------------------------- history and trends
 
 
-@pytest.fixture
-def filled(station):
-    """28 parts, four of them rusty."""
-    for index in range(28):
-        station.inspect(
-            rusty(100 + index) if index % 8 == 5 else gear(100 + index), f"lot-{index // 10}/part-{index:02d}.png"
-        )
-    return station
-
-
 @browser_test
 def test_the_history_is_filtered_and_paged(filled, opened):
     page = opened(filled, "history")
@@ -556,9 +580,9 @@ def test_the_history_by_the_keyboard_alone(filled, opened):
     page.keyboard.press("u")
     expect(page.locator("tr[aria-current] .decision-cell")).to_have_text("")
     page.keyboard.press("Enter")
-    expect(title(page)).to_have_text("part-26.png")
+    expect(title(page)).to_have_text("lot-2-part-26.png")
     page.keyboard.press("ArrowRight")
-    expect(title(page)).to_have_text("part-25.png")
+    expect(title(page)).to_have_text("lot-2-part-25.png")
     expect(page.locator(".crumbs")).to_contain_text("3 of 25")
     page.keyboard.press("Escape")
     expect(page.locator(".history-table tbody tr")).to_have_count(25)
@@ -579,8 +603,8 @@ def test_undone_decisions_stay_to_be_seen(station, opened):
 
 
 @browser_test
-def test_a_part_that_is_not_there_is_told(station, opened):
-    page = opened(station, "inspection/4711", may_complain="404")
+def test_a_part_that_is_not_there_is_told(filled, opened):
+    page = opened(filled, "inspection/4711", may_complain="404")
     expect(page.get_by_role("heading", name="This cannot be shown")).to_be_visible()
 
 
@@ -767,8 +791,8 @@ def test_the_help_shows_every_key_and_letters_can_be_switched_off(station, opene
 
 
 @browser_test
-def test_the_theme_follows_the_system_until_one_is_chosen(station, opened):
-    page = opened(station, color_scheme="dark")
+def test_the_theme_follows_the_system_until_one_is_chosen(filled, opened):
+    page = opened(filled, color_scheme="dark")
     ground = "getComputedStyle(document.body).backgroundColor"
     expect(page.locator("#top")).to_be_visible()
     dark = page.evaluate(ground)
@@ -883,10 +907,10 @@ def in_page(page, module: str, code: str, argument=None):
 
 
 @browser_test
-def test_regions_in_the_browser_are_those_of_the_service(station, opened):
+def test_regions_in_the_browser_are_those_of_the_service(filled, opened):
     from spadework.scores import find_regions
 
-    page = opened(station)
+    page = opened(filled)
     rng = np.random.default_rng(3)
     for threshold in (0.4, 0.7, 0.95):
         score_map = rng.random((23, 31), np.float32)
@@ -908,8 +932,8 @@ def test_regions_in_the_browser_are_those_of_the_service(station, opened):
 
 
 @browser_test
-def test_contours_surround_what_lies_above(station, opened):
-    page = opened(station)
+def test_contours_surround_what_lies_above(filled, opened):
+    page = opened(filled)
     length = """
       const data = new Float32Array(400).fill(argument.low);
       for (let y = 5; y < 15; y += 1) for (let x = argument.left; x < argument.left + 10; x += 1) data[20 * y + x] = 1;
@@ -924,8 +948,8 @@ def test_contours_surround_what_lies_above(station, opened):
 
 
 @browser_test
-def test_a_pooled_map_keeps_its_peaks(station, opened):
-    page = opened(station)
+def test_a_pooled_map_keeps_its_peaks(filled, opened):
+    page = opened(filled)
     score_map = np.random.default_rng(4).random((50, 37), np.float32)
     found = in_page(
         page,
@@ -938,8 +962,8 @@ def test_a_pooled_map_keeps_its_peaks(station, opened):
 
 
 @browser_test
-def test_events_are_read_however_the_network_cuts_them(station, opened):
-    page = opened(station)
+def test_events_are_read_however_the_network_cuts_them(filled, opened):
+    page = opened(filled)
     text = 'retry: 1000\n: alive\n\nevent: inspection\nid: ab-1-7\ndata: {"id": 7}\n\n: alive\n\nevent: resync\nid: ab-2-7\ndata: {}\n\n'
     for size in (1, 7, 500):
         pieces = [text[at : at + size] for at in range(0, len(text), size)]
@@ -956,8 +980,8 @@ def test_events_are_read_however_the_network_cuts_them(station, opened):
 
 
 @browser_test
-def test_the_scale_of_scores_goes_there_and_back(station, opened):
-    page = opened(station)
+def test_the_scale_of_scores_goes_there_and_back(filled, opened):
+    page = opened(filled)
     for values in ([3.0, 40.0, 900.0], [0.0, 5.0, 7.0], [-2.0, 1.0], [4.0], []):
         low, high, back = in_page(
             page,

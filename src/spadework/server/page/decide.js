@@ -5,9 +5,16 @@ import * as api from "./api.js";
 import { complain, toast } from "./dialog.js";
 import { base, exactly, KINDS, when } from "./format.js";
 import { icon, mark } from "./icons.js";
-import { chosen, emit, state, take } from "./state.js";
+import { chosen, emit, once, state, take } from "./state.js";
 
 const busy = new Set(); // inspections that are being decided
+const undone = new Set(); // decisions that were taken back here
+
+// Wait until nothing of an inspection is under way: who presses undo at once means what was just said.
+const settled = (id) => new Promise((resolve) => {
+  const look = () => (busy.has(id) ? once("busy", look) : resolve());
+  look();
+});
 
 export async function decide(inspection, kind, note = "") {
   if (!api.may("decide") || busy.has(inspection.id)) return;
@@ -44,11 +51,13 @@ function report(inspection, made) {
 }
 
 export async function undo(id, inspection) {
-  if (!api.may("decide") || busy.has(inspection.id)) return;
+  await settled(inspection.id);
+  if (!api.may("decide") || undone.has(id)) return;
   busy.add(inspection.id);
   emit("busy", inspection.id);
   try {
     await api.undo(id);
+    undone.add(id);
     state.undoable = state.undoable.filter((one) => one.id !== id);
     take(await api.inspection(inspection.id));
     toast(`${base(inspection.name)}: undone.`);
@@ -63,7 +72,8 @@ export async function undo(id, inspection) {
 
 // Undo what was decided of this inspection, or else the last decision made in this window.
 export async function undoLast(inspection) {
-  if (inspection?.decision) return undo(inspection.decision.id, inspection);
+  if (inspection) await settled(inspection.id);
+  if (inspection?.decision && !undone.has(inspection.decision.id)) return undo(inspection.decision.id, inspection);
   const last = state.undoable.at(-1);
   return last ? undo(last.id, { id: last.inspection, name: last.name }) : toast("There is nothing to undo.");
 }
@@ -101,12 +111,15 @@ export class Decision {
     this.root.classList.toggle("busy", waits);
     for (const button of [this.good, this.bad, this.back]) button.disabled = waits;
     const decision = inspection.decision;
+    const learns = chosen()?.can_append !== false;
+    const drawn = [inspection.id, decision?.id, api.user.role, learns].join(" ");
+    if (this.drawn === drawn) return; // whoever writes a note keeps the focus
+    this.drawn = drawn;
     this.root.hidden = !decision && !api.may("decide");
     if (decision) {
       replace(this.verdict, h("p", {}, told(decision)), decision.note && h("p", { class: "quiet note" }, decision.note));
       replace(this.root, this.verdict, api.may("decide") && this.back);
     } else {
-      const learns = chosen()?.can_append !== false;
       replace(this.buttons, learns && this.good, this.bad);
       replace(this.root, this.buttons, this.note,
         !learns && h("p", { class: "quiet" }, `The method ${inspection.detector} cannot learn from single pictures.`));

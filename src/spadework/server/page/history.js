@@ -44,6 +44,7 @@ export function history(room, _, signal) {
 
   let items = [];
   let cursor = null; // of the next page
+  let total = null;
   let asking = null;
 
   async function load() {
@@ -56,18 +57,19 @@ export function history(room, _, signal) {
       const page = await api.find(query, asking.signal);
       if (signal.aborted) return;
       [items, cursor] = [page.items, page.cursor];
-      draw(page.total);
+      if (kept.cursors.length === 1) total = page.total ?? null; // further pages are not counted again
+      draw();
     } catch (error) {
       complain(error);
     }
     table.classList.remove("loading");
   }
 
-  function draw(total) {
+  function draw() {
     state.list = { ids: items.map((one) => one.id), from: "#/history" };
     replace(body, items.map(row));
     const first = (kept.cursors.length - 1) * LIMIT + 1;
-    const of = total === null || total === undefined ? "" : ` of ${count(total)}`;
+    const of = total === null ? "" : ` of ${count(total)}`;
     summary.textContent = items.length ? `${first}–${first + items.length - 1}${of}` : "Nothing fits these filters.";
     newer.disabled = kept.cursors.length === 1;
     older.disabled = !cursor;

@@ -100,16 +100,22 @@ export class Inspector {
     this.shownAt = performance.now();
     this.stage.root.classList.remove("held");
     this.inspection = inspection;
+    this.drawWhat();
     this.match.wait(inspection.evidence ? "Point at a place of the picture." : "This detector keeps no map, so there is nothing to compare.");
     this.refresh(inspection);
     return this.stage.show(inspection);
   }
 
+  // What may have changed of the same inspection: what was decided of it. The rest stays as it is, focus and all.
   refresh(inspection) {
     this.inspection = inspection;
-    this.drawVerdict();
     this.decision.show(inspection);
     this.threshold.show(inspection);
+  }
+
+  drawWhat() {
+    const { inspection } = this;
+    this.drawVerdict();
     replace(this.title, h("h1", { title: inspection.name }, base(inspection.name)),
       h("p", { class: "quiet" }, h("time", { datetime: inspection.at, title: exactly(inspection.at) }, when(inspection.at)), ` · ${inspection.source}, ${inspection.who}`));
     this.drawFacts();

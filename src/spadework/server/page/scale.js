@@ -8,7 +8,7 @@ export function makeScale(values) {
   let low = Math.min(...known);
   let high = Math.max(...known);
   if (!known.length) [low, high] = [0, 1];
-  const logarithmic = low >= 0 && high > 0;
+  const logarithmic = known.length > 0 && low >= 0 && high > 0;
   if (logarithmic) low = Math.max(Math.min(...known.filter((value) => value > 0)), high / DECADES);
   if (low === high) [low, high] = logarithmic ? [low / 2, high * 2] : [low - 1, high + 1];
   const [a, b] = logarithmic ? [Math.log(low), Math.log(high)] : [low, high];

@@ -2,6 +2,7 @@
 
 const bus = new EventTarget();
 export const on = (kind, run, signal) => bus.addEventListener(kind, (event) => run(event.detail), { signal });
+export const once = (kind, run) => bus.addEventListener(kind, run, { once: true });
 export const emit = (kind, detail) => bus.dispatchEvent(new CustomEvent(kind, { detail }));
 
 export const KEPT = 60; // recent inspections in the strip
