@@ -72,7 +72,7 @@ class Hungry(Spade):
 
     def _learn(self, normal, folder):
         full = np.ones(300 * 2**20, np.uint8)
-        time.sleep(1.0)
+        time.sleep(3.0)
         super()._learn(normal, folder)
         del full
 
