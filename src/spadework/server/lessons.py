@@ -118,7 +118,7 @@ class Lessons:
         self, decision: Decision, inspection: Inspection, rgb: np.ndarray, detector: Spade, started: float
     ) -> Marked:
         """Take a picture in because of a decision, unless it is in; ask the model again; mark it."""
-        model, before = self.model, self.model.current.model_hash
+        model = self.model
         held = decision.appended
         if not held:
             detector.append([rgb], names=[label_of(inspection)])
@@ -133,7 +133,7 @@ class Lessons:
                 "verdict": found.verdict,
             }
             of = {"inspection_id": inspection.id, "decision_id": decision.id}
-            model.changed("append", decision.who, before, pictures=[pixel_hash(rgb)], detail=told, **of)
+            model.changed("append", decision.who, pictures=[pixel_hash(rgb)], detail=told, **of)
             decision = self.history.decision(decision.id) or decision
         return Marked(
             **vars(decision),
@@ -184,15 +184,33 @@ class Lessons:
             self.history.mark_appended(heir.id)
             return withdrawn
         picture = pixel_hash(self.read(inspection.seen.picture))
-        detector, before = self.model.learner(), self.model.current.model_hash
-        if picture not in Snapshot.of(detector).places:  # somebody took it out already
+        detector = self.model.learner()
+        if picture in Snapshot.of(detector).places:
+            detector.remove(picture)
+            self.model.use(detector)
+        elif self._was_removed(picture):  # by somebody else, who told
             return self.history.mark_withdrawn(decision.id)
-        detector.remove(picture)
-        self.model.use(detector)
         told = {"name": label_of(inspection), "decision": decision.id}
         of = {"inspection_id": inspection.id, "decision_id": decision.id}
-        self.model.changed("remove", who, before, pictures=[picture], detail=told, **of)
+        self.model.changed("remove", who, pictures=[picture], detail=told, **of)
         return self.history.decision(decision.id) or decision
+
+    def _was_removed(self, picture: str) -> bool:
+        """Whether the history knows that a picture, once taken in, was taken out since."""
+        name = self.model.name
+        taken_in = self.history.appended(name, [picture]).get(picture)
+        cursor: str | None = None
+        while taken_in is not None:
+            page = self.history.changes(name, cursor, 200)
+            for change in page.items:
+                if change.id <= taken_in.id:
+                    return False
+                if change.made.what == "remove" and picture in change.made.pictures:
+                    return True
+            cursor = page.cursor
+            if cursor is None:
+                return False
+        return False
 
     def _heir(self, decision: Decision, inspection: Inspection) -> Decision | None:
         """Another standing decision that says the same of the very same file, which was in the model by then."""

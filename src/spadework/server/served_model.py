@@ -80,7 +80,8 @@ class ServedModel:
         side = first._view().size
         first.predict(np.full((*side, 3), 128, np.uint8))  # all is compiled and open before the first request
         self._current = Snapshot.of(first)
-        self._note_strangers()
+        last = history.changes(name, None, 1).items
+        self._recorded = last[0].made.model_hash_after if last else self._current.model_hash
 
     @property
     def current(self) -> Snapshot:
@@ -147,19 +148,20 @@ class ServedModel:
         self,
         what: str,
         who: str,
-        before: str,
         *,
         pictures: Sequence[str] = (),
         inspection_id: int | None = None,
         decision_id: int | None = None,
         detail: dict[str, Any] | None = None,
     ) -> ModelChange:
-        """Record a change of the model in use, that had the hash `before`; and mark the decision that it was made for."""
+        """Record a change that led to the model in use, and mark the decision that it was made for."""
         threshold = self.current.detector.threshold_
         told = {**(detail or {}), "threshold": threshold.value, "n_normal": self.current.detector.n_normal_}
-        hashes = (before, self.current.model_hash)
+        hashes = (self._recorded, self.current.model_hash)
         new = NewChange(self.name, who, what, *hashes, tuple(pictures), inspection_id, told)
-        return self.history.change(new, decision_id=decision_id)
+        made = self.history.change(new, decision_id=decision_id)
+        self._recorded = self.current.model_hash
+        return made
 
     def close(self) -> None:
         """Wait for the change under way, and let others have the model."""
@@ -168,11 +170,10 @@ class ServedModel:
             if self._lock is not None:
                 self._lock.close()
 
-    def _note_strangers(self) -> None:
-        """Record that the model was changed while it was not served, by the command line or a crash before a change was recorded."""
-        last = self.history.changes(self.name, None, 1).items
-        if last and last[0].made.model_hash_after != self.current.model_hash:
-            self.changed("reload", STATION, last[0].made.model_hash_after, detail={"why": "changed while not served"})
+    def note_strangers(self) -> None:
+        """Record that the model was changed while it was not served: by the command line, or by a crash before a change was recorded."""
+        if self._recorded != self.current.model_hash:
+            self.changed("reload", STATION, detail={"why": "changed while not served"})
 
 
 def _own(path: Path, name: str) -> BinaryIO | None:

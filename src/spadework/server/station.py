@@ -65,6 +65,7 @@ class Station:
             self.lessons = Lessons(self.model, history, self._read)
             self.showing = Showing(self.model, history, pictures, self._read)
             self.lessons.finish()
+            self.model.note_strangers()
             limits = {"most": queue, "most_bytes": queue_bytes, "batch": batch}
             self.inspector = Inspector(name, lambda: self.model.current, history, pictures, **limits)
         except BaseException:
@@ -158,12 +159,12 @@ class Station:
             CannotLearn, ModelGone, OutputError: as `mark_normal`.
         """
         with self.model.changing():
-            detector, before = self.model.learner(), self.model_hash
+            detector = self.model.learner()
             detector.append([rgb], names=[name])
             if detector.repeated_:
                 raise Conflict(f"{self.name}: holds this very picture already.")
             self.model.use(detector)
-            return self.model.changed("append", who, before, pictures=[pixel_hash(rgb)], detail={"name": name})
+            return self.model.changed("append", who, pictures=[pixel_hash(rgb)], detail={"name": name})
 
     def remove(self, picture: str, who: str) -> ModelChange:
         """Take a normal picture out of the model.
@@ -178,7 +179,7 @@ class Station:
             CannotLearn, ModelGone, OutputError: as `mark_normal`.
         """
         with self.model.changing():
-            detector, before = self.model.learner(), self.model_hash
+            detector = self.model.learner()
             names = [entry.name for entry in detector.gallery_.entries if entry.sha256 == picture]
             if not names:
                 raise NotFound(f"{self.name}: holds no normal picture {picture[:80]}.")
@@ -186,7 +187,7 @@ class Station:
                 raise Conflict(f"{self.name}: this is its last normal picture. Take in another one first.")
             detector.remove(picture)
             self.model.use(detector)
-            return self.model.changed("remove", who, before, pictures=[picture], detail={"name": names[0]})
+            return self.model.changed("remove", who, pictures=[picture], detail={"name": names[0]})
 
     def set_max_false_alarms(self, rate: float, who: str) -> ModelChange:
         """Move the threshold to another rate of false alarms.
@@ -196,12 +197,12 @@ class Station:
             ModelGone, OutputError: as `mark_normal`.
         """
         with self.model.changing():
-            detector, before = self.model.second(), self.model_hash
+            detector = self.model.second()
             old = detector.threshold_
             detector.set_max_false_alarms(rate)
             self.model.use(detector)
             told = {"max_false_alarms": detector.threshold_.asked, "before": old.asked, "threshold_before": old.value}
-            return self.model.changed("threshold", who, before, detail=told)
+            return self.model.changed("threshold", who, detail=told)
 
     def reload(self, who: str) -> ModelChange:
         """Take up the model as it stands on the disk, after another process changed it. If it cannot be opened, the one in use stays.
@@ -210,11 +211,11 @@ class Station:
             ModelGone: it is deleted or damaged.
         """
         with self.model.changing():
-            detector, before = self.model.second(), self.model_hash
+            detector = self.model.second()
             side = detector._view().size
             detector.predict(np.full((*side, 3), 128, np.uint8))  # its network too is the right one
             self.model.use(detector)
-            return self.model.changed("reload", who, before)
+            return self.model.changed("reload", who)
 
     # ---- what is shown -----------------------------------------------------------------------------------------------------
 
