@@ -233,3 +233,8 @@ def test_appending_keeps_the_promise_of_scores_by_nearest_images():
 
 def test_rates_next_to_one_take_the_lowest_score():
     assert conformal_threshold(np.array([3.0, 1.0, 2.0]), 1 - 1e-12).value == 1.0
+
+
+def test_a_rate_next_to_nothing_can_be_told():
+    assert "more than a million are needed" in str(conformal_threshold(np.arange(5.0), 5e-324))
+    assert "999999 are needed" in str(conformal_threshold(np.arange(5.0), 1e-6))

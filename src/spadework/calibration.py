@@ -49,7 +49,7 @@ class Threshold:
             return "no threshold, so no verdicts: it takes at least 2 different normal images, each scored against the others"
         if self.kept:
             return f"at most {self.asked:.3g} false alarms per normal image, from {self.n} normal images"
-        needed = math.ceil(1 / self.asked) - 1
+        needed = f"{math.ceil(1 / self.asked) - 1}" if self.asked >= 1e-6 else "more than a million"
         return (
             f"{self.asked:.3g} false alarms per normal image cannot be promised from {self.n} normal images, only {self.promised:.3g}; "
             f"{needed} are needed"
