@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -21,6 +22,9 @@ from spadework.server.logs import set_up
 from spadework.server.services import Services
 from spadework.server.settings import Settings
 
+# Seconds after which a thread that runs Python must let another. The search and the network come back from compiled code many times a
+# picture; waiting the usual 5 ms behind a request's parsing each time cost 7 % of the throughput (eight clients: 46.2 ms a picture, now 43.1).
+TURN = 0.0005
 SILENT_SECONDS = 10.0  # how long a new connection may take to send the head of its first request
 MOST_CONNECTIONS = 400
 
@@ -80,6 +84,7 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None, 
         SpadeworkError: a model or the database cannot be opened.
     """
     set_up()
+    sys.setswitchinterval(TURN)
     listening = bind(settings.host, settings.port)
     port = listening.getsockname()[1]
     app = create_app(settings)
