@@ -244,9 +244,9 @@ def remove(
     threads: options.Threads = None,
     as_json: options.JsonFlag = False,
 ) -> None:
-    """Take normal pictures out of a model, such as defects that slipped in.
+    """Take normal pictures out of a model.
 
-    The thresholds are set anew from the rest, as `fit` does. What stays is copied once on disk.
+    For defects that slipped in, say. The thresholds are set anew from the rest, as `fit` does. What stays is copied once on disk.
     """
     from spadework.errors import InputError
 
