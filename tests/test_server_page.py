@@ -681,6 +681,8 @@ def test_normal_pictures_are_added_and_the_threshold_is_moved(station, opened, t
     page.locator(".model input[type=file]").set_input_files(str(tmp_path / "new.png"))
     expect(page.locator(".normals li")).to_have_count(9)
     page.get_by_label("False alarms at most").fill("25")
+    page.evaluate("import('/static/state.js').then((module) => module.emit('model', 'gear'))")  # drawn again meanwhile
+    page.wait_for_timeout(500)
     page.get_by_role("button", name="Set").click()
     expect(page.locator(".changes")).to_contain_text("Threshold moved to 25 %")
     assert station.get("models/gear")["max_false_alarms"] == pytest.approx(0.25)

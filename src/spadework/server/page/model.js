@@ -8,6 +8,7 @@ import { icon } from "./icons.js";
 import { chosen, on, state, takeModel } from "./state.js";
 
 const PAGE = 48;
+const MOST = 200; // that the service lists at once
 const WHAT = { append: "Added", remove: "Removed", threshold: "Threshold moved", reload: "Loaded again" };
 
 const rateOf = (model) => model.max_false_alarms ?? model.threshold?.asked ?? model.settings?.max_false_alarms ?? null;
@@ -38,20 +39,23 @@ export function modelView(room, { normal }, signal) {
     drawFacts(model);
   }
 
+  const field = h("input", { type: "number", id: "rate", min: 0.01, max: 99, step: "any", required: true, inputmode: "decimal", oninput: () => (typed = true) });
+  let typed = false; // what somebody types stays while the page is drawn again
+  const form = h("form", { class: "rate", onsubmit: (event) => {
+    event.preventDefault();
+    typed = false;
+    run(() => api.setRate(state.model, Number(field.value) / 100), "The threshold was moved.");
+  } }, h("label", { for: "rate" }, "False alarms at most"), h("span", { class: "unit" }, field, "%"), h("button", { type: "submit" }, "Set"));
+  const told = h("div", { class: "told-facts" });
+  replace(facts, told, api.may("manage") && [form, h("button", { type: "button", class: "small", onclick: () => reload() }, icon("reload", 16), "Load again from disk")]);
+
   function drawFacts(model) {
+    const rate = rateOf(model);
+    if (!typed) field.value = rate === null ? "" : Number((100 * rate).toPrecision(6));
     const rows = [["Normal pictures", count(model.n_normal)], ["Method", model.detector], ["Threshold", number(model.threshold?.value)],
       ["Map threshold", number(model.map_threshold?.value)], ["Model", hash(model.model_hash)], ["Network", hash(model.backbone_hash)]];
-    replace(facts, h("h1", {}, model.name), h("dl", { class: "facts" }, rows.map(([key, value]) => [h("dt", {}, key), h("dd", { class: "figure" }, value)])),
-      h("p", { class: "promise" }, promiseOf(model)), api.may("manage") && [rateForm(model), h("button", { type: "button", class: "small", onclick: reload }, icon("reload", 16), "Load again from disk")]);
-  }
-
-  function rateForm(model) {
-    const rate = rateOf(model);
-    const field = h("input", { type: "number", id: "rate", min: 0.01, max: 99, step: "any", required: true, inputmode: "decimal", value: rate === null ? "" : Number((100 * rate).toPrecision(6)) });
-    return h("form", { class: "rate", onsubmit: (event) => {
-      event.preventDefault();
-      run(() => api.setRate(state.model, Number(field.value) / 100), "The threshold was moved.");
-    } }, h("label", { for: "rate" }, "False alarms at most"), h("span", { class: "unit" }, field, "%"), h("button", { type: "submit" }, "Set"));
+    replace(told, h("h1", {}, model.name), h("dl", { class: "facts" }, rows.map(([key, value]) => [h("dt", {}, key), h("dd", { class: "figure" }, value)])),
+      h("p", { class: "promise" }, promiseOf(model)));
   }
 
   async function run(change, done) {
@@ -68,7 +72,7 @@ export function modelView(room, { normal }, signal) {
   const reload = () => run(() => api.reload(state.model), "The model was loaded again.");
 
   async function loadNormals(fresh = true) {
-    const page = await api.normals(state.model, fresh ? 0 : shown.length, fresh ? Math.max(PAGE, shown.length) : PAGE);
+    const page = await api.normals(state.model, fresh ? 0 : shown.length, fresh ? Math.min(Math.max(PAGE, shown.length), MOST) : PAGE);
     if (signal.aborted) return;
     shown = fresh ? page.items : [...shown, ...page.items];
     total = page.total ?? shown.length;
@@ -133,6 +137,6 @@ export function modelView(room, { normal }, signal) {
 
   if (!state.model || !chosen()) return;
   on("model", (name) => name === state.model && loadAll(), signal);
-  on("chosen", loadAll, signal);
+  on("chosen", () => { typed = false; loadAll(); }, signal);
   loadAll();
 }
