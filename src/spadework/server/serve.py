@@ -84,7 +84,6 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None, 
         SpadeworkError: a model or the database cannot be opened.
     """
     set_up()
-    sys.setswitchinterval(TURN)
     listening = bind(settings.host, settings.port)
     port = listening.getsockname()[1]
     app = create_app(settings)
@@ -114,8 +113,18 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None, 
                 if watching is not None:
                     watching.cancel()
 
-    with contextlib.closing(listening), _caught(server):
+    with contextlib.closing(listening), _caught(server), _short_turns():
         asyncio.run(run())
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 @contextlib.contextmanager
