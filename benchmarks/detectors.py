@@ -74,7 +74,9 @@ def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("dataset", nargs="*")
     arguments.add_argument("--detector", nargs="+", choices=list(DETECTORS), default=list(DETECTORS))
-    arguments.add_argument("--case", nargs=3, metavar=("ROOT", "CATEGORY", "NAME"), help="measure one and print its row")
+    arguments.add_argument(
+        "--case", nargs=3, metavar=("ROOT", "CATEGORY", "NAME"), help="measure one and print its row"
+    )
     options = arguments.parse_args()
     if options.case:
         root, category, name = options.case

@@ -231,7 +231,9 @@ def failed_row(category: Category, detector: str, settings: dict[str, Any], reas
 
     known: dict[str, Any] = {"dataset": category.dataset, "root": os.fspath(category.root), "category": category.name}
     known |= {"detector": detector, "settings": settings, "scale": None}
-    empty = dict.fromkeys(("backbone", *MEASURES, "fit_seconds", "predict_seconds_per_image", "peak_memory_mb", "model_mb"))
+    empty = dict.fromkeys(
+        ("backbone", *MEASURES, "fit_seconds", "predict_seconds_per_image", "peak_memory_mb", "model_mb")
+    )
     counts = {"n_train": len(category.train), "n_test": len(category.test), "spadework": __version__}
     return known | counts | empty | {"error": reason, "reasons": dict.fromkeys(empty, reason)}
 
