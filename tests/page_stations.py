@@ -66,7 +66,7 @@ class RealService:
         log = Path(self.folder.name) / "log.txt"
         with open(log, "ab") as out:
             self.process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise RuntimeError(log.read_text())
