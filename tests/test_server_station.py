@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from stations import NAME, candidate, history_in, inspect, png_of, station_in
 
 from spadework.detectors import get_detector
 from spadework.detectors.base import Detector
+from spadework.detectors.reading import PASSES
 from spadework.detectors.spade import Spade
 from spadework.errors import InputError, OutputError
 from spadework.images import pixel_hash
@@ -32,6 +33,7 @@ from spadework.server.records import Filter
 from spadework.server.station import Station
 from spadework.storage import ModelFolder
 
+TAKEN = PASSES + 2  # one is searched, some are seen ahead
 ODD = defective_picture(colour=(250, 240, 30))[0]
 
 
@@ -42,15 +44,25 @@ def station(saved, tmp_path):
 
 
 def hold_up(station: Station, monkeypatch) -> threading.Event:
-    """Let no batch begin until the event is set."""
-    go, real = threading.Event(), Detector.predict_each
+    """Let no search begin until the event is set; what is under way by then is `TAKEN`."""
+    go, real = threading.Event(), Detector._predict_one
 
     def held(self, *arguments, **options):
         go.wait(60)
         return real(self, *arguments, **options)
 
-    monkeypatch.setattr(Detector, "predict_each", held)
+    monkeypatch.setattr(Detector, "_predict_one", held)
     return go
+
+
+def fill(station: Station) -> list[Future]:
+    """Give all stages something to do; what comes next waits."""
+    futures = [station.submit(candidate(station, normal_picture(60 + i))) for i in range(TAKEN)]
+    until = time.monotonic() + 60
+    while station.waiting:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    return futures
 
 
 # ---------------------------------------------------------------- inspecting
@@ -121,7 +133,7 @@ def test_many_regions_are_cut_off_at_the_highest(monkeypatch):
     assert [region["score"] for region in found] == list(np.arange(626.0, 526.0, -1.0))
 
 
-def test_what_waits_is_one_batch_and_one_transaction(station, monkeypatch):
+def test_what_is_ready_together_is_one_transaction_in_order(station, monkeypatch):
     go, sizes, real = hold_up(station, monkeypatch), [], History.record_many
     monkeypatch.setattr(History, "record_many", lambda self, new: (sizes.append(len(new)), real(self, new))[1])
     futures = [station.submit(candidate(station, normal_picture(60 + i), f"{i}.png")) for i in range(9)]
@@ -133,22 +145,18 @@ def test_what_waits_is_one_batch_and_one_transaction(station, monkeypatch):
 
 
 def test_the_queue_is_bounded_by_number_and_by_bytes(saved, tmp_path, monkeypatch):
-    with station_in(tmp_path / "s", saved, queue=3, batch=1, queue_bytes=70_000) as station:
+    with station_in(tmp_path / "s", saved, queue=TAKEN, batch=1, queue_bytes=70_000) as station:
         go = hold_up(station, monkeypatch)
-        first = station.submit(candidate(station, normal_picture(60)))
-        while station.waiting:
-            time.sleep(0.001)
-        small = [station.submit(candidate(station, normal_picture(61 + i))) for i in range(3)]
-        with pytest.raises(Overloaded, match="3 pictures wait already") as full:
+        first = fill(station)
+        small = [station.submit(candidate(station, normal_picture(61 + i))) for i in range(TAKEN)]
+        with pytest.raises(Overloaded, match=f"{TAKEN} pictures wait already") as full:
             station.submit(candidate(station, normal_picture(70)))
         assert full.value.seconds > 0
         go.set()
-        for future in (first, *small):
+        for future in (*first, *small):
             assert future.result(60).id
         go.clear()
-        first = station.submit(candidate(station, normal_picture(60)))
-        while station.waiting:
-            time.sleep(0.001)
+        fill(station)
         large = station.submit(candidate(station, normal_picture(71, (200, 200))))  # alone it may be larger
         with pytest.raises(Overloaded):
             station.submit(candidate(station, normal_picture(72)))
@@ -178,23 +186,21 @@ def test_closing_finishes_what_was_taken_and_takes_nothing_new(saved, tmp_path, 
 def test_one_who_has_gone_costs_nothing(saved, tmp_path, monkeypatch):
     with station_in(tmp_path / "s", saved, batch=1) as station:
         go = hold_up(station, monkeypatch)
-        first = station.submit(candidate(station, normal_picture(60)))
-        while station.waiting:
-            time.sleep(0.001)
+        first = fill(station)
         gone, kept = (station.submit(candidate(station, normal_picture(61 + i))) for i in range(2))
         assert gone.cancel()
         go.set()
-        assert first.result(60).id
-        assert kept.result(60).id
-        assert station.history.count() == 2
+        assert all(future.result(60).id for future in (*first, kept))
+        assert station.history.count() == TAKEN + 1
 
 
-@pytest.mark.parametrize("what", ["model", "evidence", "history"])
+@pytest.mark.parametrize("what", ["network", "search", "evidence", "history"])
 def test_an_error_is_told_to_whom_it_concerns_and_the_next_is_served(station, monkeypatch, what):
     def fail(*arguments, **options):
         raise OutputError("no room")
 
-    place = {"model": (Detector, "predict_each"), "evidence": (type(station.pictures), "put_evidence")}
+    place = {"network": (Detector, "_see_one"), "search": (Detector, "_predict_one")}
+    place["evidence"] = (type(station.pictures), "put_evidence")
     with monkeypatch.context() as patch:
         patch.setattr(*place.get(what, (History, "record_many")), fail)
         with pytest.raises(OutputError, match="no room"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import SupportsIndex, overload
 
 import numpy as np
@@ -47,7 +47,9 @@ class Entries(Sequence[Entry]):
             block = read(start, min(start + BLOCK_BYTES, length))
             found.append(np.flatnonzero(block == ord("\n")) + start + 1)
         self._ends = np.concatenate(found)  # (N + 1,): a line is what lies between two of them
-        self._parse = lru_cache(KEPT)(self._parse_line)
+        self._parse = lru_cache(KEPT)(
+            partial(_parse, read, self._ends)
+        )  # not a method: files are let go with the last user
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -66,5 +68,6 @@ class Entries(Sequence[Entry]):
             for line in self._read(int(ends[0]), int(ends[-1])).tobytes().splitlines():
                 yield Entry.from_json(line)
 
-    def _parse_line(self, line: int) -> Entry:
-        return Entry.from_json(self._read(int(self._ends[line]), int(self._ends[line + 1])).tobytes())
+
+def _parse(read: Callable[[int, int], np.ndarray], ends: np.ndarray, line: int) -> Entry:
+    return Entry.from_json(read(int(ends[line]), int(ends[line + 1])).tobytes())

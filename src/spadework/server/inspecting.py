@@ -1,8 +1,9 @@
-"""From a picture to a recorded inspection: a bounded queue, one thread that inspects what waits in batches, one that records in batches.
+"""From a picture to a recorded inspection: a bounded queue, threads that run the network, one that searches, one that records.
 
-In: `Candidate`s, from any thread. Out: futures of `Inspection`s, answered once map and row are on the disk.
-Nobody waits for a batch to fill: what waits when the inspecting thread is free is the batch. Recording runs beside it, so disks and
-network do not wait for each other. Each batch is judged by the one snapshot of the model that was in use when it began.
+In: `Candidate`s, from any thread. Out: futures of `Inspection`s, in their order, answered once map and row are on the disk.
+Nobody waits for a batch to fill. Each stage works on what the stage before has ready, as in `Detector.predict_each`, but without an end: network,
+search and disk do not wait for each other across requests. Rows that are ready together are one transaction. Each picture is judged by the
+one snapshot of the model that was in use when its turn came.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 
 from spadework import check
+from spadework.detectors.base import Detector
+from spadework.detectors.reading import PASSES, Decoded, Seen
+from spadework.errors import ImageError
+from spadework.images import as_rgb
 from spadework.prediction import Failure, Prediction
 from spadework.scores import Region, bounds
 from spadework.server.errors import Overloaded, Stopped
@@ -49,10 +54,14 @@ class Candidate:
 
 @dataclass
 class _Job:
+    """A picture on its way. came, began: when it was taken, and when its turn came. seen: what the network says of it."""
+
     candidate: Candidate
     future: Future[Inspection]
     came: float
-    wait: float = 0.0
+    began: float = 0.0
+    snapshot: Snapshot | None = None
+    seen: Future[Seen | Failure] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ class _Judged:
 
 
 class Inspector:
-    """The queue and the two threads.
+    """The queue and the threads.
 
     Args:
         name: of the model.
@@ -72,7 +81,7 @@ class Inspector:
         pictures: where evidence is kept.
         most: how many pictures may wait.
         most_bytes: how much memory their pixels may take; one alone may take more.
-        batch: how many pictures are inspected, and recorded, at once.
+        batch: how many inspections are recorded in one transaction.
     """
 
     def __init__(
@@ -96,11 +105,12 @@ class Inspector:
         self._changed = threading.Condition()
         self._stopping = False
         self._pace = 0.05  # seconds a picture, of late
+        self._begun: deque[_Job] = deque()  # in order, the network at work on them
         self._judged: queue.Queue[_Judged | None] = queue.Queue(AHEAD * self.batch)
-        self._threads = [
-            threading.Thread(target=work, name=f"{name}-{what}", daemon=True)
-            for what, work in (("inspect", self._inspect), ("record", self._record))
-        ]
+        passes = 1 if _is_alone(current().detector) else PASSES
+        self._ahead = passes + 1
+        works = [("network", self._see)] * passes + [("search", self._judge), ("record", self._record)]
+        self._threads = [threading.Thread(target=work, name=f"{name}-{what}", daemon=True) for what, work in works]
         for thread in self._threads:
             thread.start()
 
@@ -132,7 +142,7 @@ class Inspector:
             job = _Job(candidate, Future(), time.perf_counter())
             self._waiting.append(job)
             self._bytes += size
-            self._changed.notify()
+            self._changed.notify_all()
         return job.future
 
     def stop(self) -> None:
@@ -149,45 +159,59 @@ class Inspector:
 
     # ---- inspecting --------------------------------------------------------------------------------------------------------
 
-    def _inspect(self) -> None:
-        while jobs := self._take():
-            started = time.perf_counter()
-            snapshot = self._current()
-            judged = 0
+    def _see(self) -> None:
+        """Run the network on what waits, a few ahead of the search."""
+        while (job := self._begin()) is not None:
+            assert job.snapshot is not None  # since it began
             try:
-                found = snapshot.detector.predict_each([job.candidate.rgb for job in jobs])
-                for job, item in zip(jobs, found, strict=True):
-                    judged += 1
-                    self._hand_over(job, item, snapshot)
-            except Exception as error:  # of the model itself: whoever waits is told, and the next batch tries again
-                for job in jobs[judged:]:
-                    job.future.set_exception(error)
-            del jobs
-            self._pace += 0.2 * ((time.perf_counter() - started) / max(1, judged) - self._pace)
+                job.seen.set_result(_seen(job.snapshot.detector, job.candidate))
+            except Exception as error:
+                job.seen.set_exception(error)
+
+    def _begin(self) -> _Job | None:
+        """The next one, as soon as there is one and room; None at the end."""
+        with self._changed:
+            while True:
+                while not self._waiting or len(self._begun) >= self._ahead:
+                    if self._stopping and not self._waiting:
+                        self._changed.notify_all()
+                        return None
+                    self._changed.wait()
+                job = self._waiting.popleft()
+                self._bytes -= job.candidate.rgb.nbytes
+                if job.future.set_running_or_notify_cancel():  # else whoever asked has gone
+                    job.began, job.snapshot = time.perf_counter(), self._current()
+                    self._begun.append(job)
+                    self._changed.notify_all()
+                    return job
+
+    def _judge(self) -> None:
+        """Search, in order."""
+        last = 0.0
+        while (job := self._first()) is not None:
+            assert job.snapshot is not None  # since it began
+            try:
+                seen = job.seen.result()
+                if isinstance(seen, Failure):
+                    raise seen.error
+                found = job.snapshot.detector._predict_one(seen, None, job.began, image=None)
+                self._judged.put(_Judged(job, found, job.snapshot))
+            except Exception as error:  # of the picture or the model: whoever waits is told, and the next is tried
+                job.future.set_exception(error)
+            now = time.perf_counter()
+            self._pace += 0.1 * (now - max(last, job.began) - self._pace)
+            last = now
         self._judged.put(None)
 
-    def _take(self) -> list[_Job]:
-        """What waits, at most a batch, as soon as anything does; nothing at the end."""
-        jobs: list[_Job] = []
+    def _first(self) -> _Job | None:
+        """The first that began, taken off only when the one before is done; None at the end."""
         with self._changed:
-            while not jobs:
-                while not self._waiting and not self._stopping:
-                    self._changed.wait()
-                if not self._waiting:
-                    return []
-                while self._waiting and len(jobs) < self.batch:
-                    job = self._waiting.popleft()
-                    self._bytes -= job.candidate.rgb.nbytes
-                    if job.future.set_running_or_notify_cancel():  # else whoever asked has gone
-                        jobs.append(job)
-        return jobs
-
-    def _hand_over(self, job: _Job, item: Prediction | Failure, snapshot: Snapshot) -> None:
-        if isinstance(item, Failure):
-            job.future.set_exception(item.error)
-            return
-        job.wait = max(0.0, time.perf_counter() - job.came - item.seconds)
-        self._judged.put(_Judged(job, item, snapshot))
+            while not self._begun:
+                if self._stopping and not self._waiting:
+                    return None
+                self._changed.wait()
+            self._changed.notify_all()
+            return self._begun.popleft()
 
     # ---- recording ---------------------------------------------------------------------------------------------------------
 
@@ -243,10 +267,33 @@ class Inspector:
             regions=tuple(regions_of(found)),
             nearest=nearest,
             nearest_distance=found.nearest_images[0][1] if nearest else None,
-            timings={"decode": candidate.decode_seconds, "wait": judged.job.wait, "inspect": found.seconds},
+            timings=_timings(judged.job, found),
             evidence=None if evidence is None else self.pictures.put_evidence(evidence.to_bytes()),
             watched=candidate.watched,
         )
+
+
+def _timings(job: _Job, found: Prediction) -> dict[str, float]:
+    return {"decode": job.candidate.decode_seconds, "wait": job.began - job.came, "inspect": found.seconds}
+
+
+def _is_alone(detector: Detector) -> bool:
+    """Whether the network has one thread: who allows one means it."""
+    return detector.needs == "pyramid" and getattr(getattr(detector, "backbone_", None), "threads", None) == 1
+
+
+def _seen(detector: Detector, candidate: Candidate) -> Seen | Failure:
+    """What the detector sees of a picture: the first half of `predict_each`."""
+    decoded: Decoded = Future()
+    try:
+        image = as_rgb(candidate.rgb, name=candidate.name)
+        decoded.set_result((image, detector._view().see(image)))
+    except (ValueError, ArithmeticError) as error:
+        own = isinstance(error, ImageError)
+        decoded.set_exception(
+            error if own else ImageError(f"{candidate.name}: cannot be brought to the network's size: {error}")
+        )
+    return detector._see_one(candidate.name, candidate.rgb, decoded)
 
 
 # ---- regions ---------------------------------------------------------------------------------------------------------------

@@ -141,7 +141,8 @@ class ServedModel:
         return opened
 
     def use(self, detector: Detector) -> None:
-        """Put another instance to use."""
+        """Put another instance to use. Raises ModelError where its network is not there."""
+        detector._open_backbone()
         self._current = Snapshot.of(detector)
 
     def changed(

@@ -37,7 +37,7 @@ class Station:
         pictures: where the files of inspections lie.
         threads: of the network and of the search; None for the default.
         queue: how many pictures may wait.
-        batch: how many are inspected at once.
+        batch: how many inspections are recorded in one transaction.
         decoders: what decodes kept pictures; None to do so in this process.
         queue_bytes: how much memory the pixels of those that wait may take.
 
@@ -212,8 +212,6 @@ class Station:
         """
         with self.model.changing():
             detector = self.model.second()
-            side = detector._view().size
-            detector.predict(np.full((*side, 3), 128, np.uint8))  # its network too is the right one
             self.model.use(detector)
             return self.model.changed("reload", who)
 
