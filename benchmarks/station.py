@@ -41,7 +41,7 @@ COLUMNS = {
 
 def main() -> int:
     options = parser(__doc__ or "").parse_args()
-    size, n_normal, n_new, rounds = (64, 6, 6, 2) if options.tiny else (512, 100, 32, 7)
+    size, n_normal, n_new, rounds = (64, 6, 6, 2) if options.tiny else (512, 100, 64, 7)
     category = sorted(CATEGORIES)[0]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
