@@ -113,6 +113,7 @@ def test_predict_goes_on_past_bad_files_and_tells(fitted, parts, tmp_path):
     assert "nowhere" in done.stderr
 
 
+@pytest.mark.slow
 def test_predict_goes_on_past_broken_links_and_pipes_and_never_waits(fitted, parts, tmp_path):
     folder = tmp_path / "in"
     shutil.copytree(parts / "new", folder)
@@ -148,12 +149,14 @@ def test_predict_out_writes_maps_overlays_tables(fitted, parts, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_predict_npy(fitted, parts, tmp_path):
     assert run("predict", fitted, parts / "new" / "ok.png", "--out", tmp_path, "--map-format", "npy").returncode == 0
     assert np.load(tmp_path / "maps" / "ok.npy").shape == (64, 64)
     assert run("predict", fitted, parts / "new", "--out", tmp_path, "--map-format", "jpeg").returncode == 2
 
 
+@pytest.mark.slow
 def test_append_info_threshold(own, parts):
     before = only_json(run("info", own, "--json"))
     assert before["normal_images"] == 8
@@ -180,6 +183,7 @@ def test_fit_refuses_to_replace_unless_told(own, parts):
     assert run("fit", parts / "good", "-o", own, *SETTINGS, "--overwrite").returncode == 0
 
 
+@pytest.mark.slow
 def test_fit_skips_bad_files_by_name_or_stops(parts, tmp_path):
     good = write_pictures(tmp_path / "good", normal_pictures(3))
     good[1].write_bytes(good[1].read_bytes()[:200])  # truncated
@@ -323,6 +327,7 @@ def test_a_reason_is_given_once_with_all_its_measures(capsys):
     ]
 
 
+@pytest.mark.slow
 def test_explain_with_a_method_that_matches_nothing_says_so(parts, tmp_path):
     options = ["--detector", "nearest-image", "--set", "image_size=48"]
     assert run("fit", parts / "good", "-o", tmp_path / "near.spade", *options).returncode == 0
@@ -419,6 +424,7 @@ def test_demo_end_to_end(tmp_path):
     assert os.listdir(tmp_path / "demo" / "inspection" / "gear" / "maps")
 
 
+@pytest.mark.slow
 def test_the_same_pictures_twice_are_told(parts, fitted, own):
     done = run("append", own, parts / "good", "--json")
     assert only_json(done)["appended"] == 0
@@ -428,6 +434,7 @@ def test_the_same_pictures_twice_are_told(parts, fitted, own):
     assert "learnt 9 normal pictures" in done.stdout
 
 
+@pytest.mark.slow
 def test_one_picture_gives_no_verdicts_and_says_so(parts, tmp_path):
     done = run("fit", parts / "good" / "000.png", "-o", tmp_path / "one.spade", *SETTINGS)
     assert "no threshold, so no verdicts" in done.stdout
@@ -435,12 +442,14 @@ def test_one_picture_gives_no_verdicts_and_says_so(parts, tmp_path):
     assert "no threshold, so no verdicts" in done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_inspected_is_told_by_the_exit_code(fitted, tmp_path):
     assert run("predict", fitted, tmp_path / "nowhere").returncode == 2
     (tmp_path / "text.png").write_text("no picture")
     assert run("predict", fitted, tmp_path / "text.png", "--out", tmp_path / "out").returncode == 2
 
 
+@pytest.mark.slow
 def test_measuring_on_learnt_pictures_is_warned_of(parts, fitted, tmp_path):
     write_pictures(tmp_path / "set" / "good", normal_pictures(8))  # those that were learnt: the held-out one among them
     write_pictures(tmp_path / "set" / "bad", [defective_picture()[0]])

@@ -109,8 +109,13 @@ COLOUR_BLIND = {"ae-ssim"}  # the other defect is as bright as what is around it
 PROMISES_NOTHING = {"cavga-ru"}
 
 
-# Those that take seconds to fit even so; the rest keep the suite that runs while one works short.
-SLOW = {"cnn-dictionary", *(key for key in DETECTORS if issubclass(get_detector(key), TrainedDetector))}
+# Those that take seconds to fit, or whose contract does in all; the rest keep the suite that runs while one works short.
+SLOW = {
+    "cnn-dictionary",
+    "texture-inspection",
+    "variation-model",
+    *(key for key in DETECTORS if issubclass(get_detector(key), TrainedDetector)),
+}
 
 
 @pytest.fixture(
@@ -247,7 +252,9 @@ def test_paths_and_arrays_give_the_same(name, fitted, tmp_path):
     assert [Path(p.path).name for p in model.predict(tmp_path / "good")] == [f"{i:03d}.png" for i in range(6)]
 
 
-@pytest.mark.parametrize("interrupted_at", [1, 4, 7])
+@pytest.mark.parametrize(
+    "interrupted_at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(7, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_fit_leaves_nothing_and_changes_nothing(name, temporary, interrupted_at):
     target = temporary.parent / "part.spade"
     model = make(name).fit(NORMAL, path=target)
@@ -400,6 +407,7 @@ def test_answers_are_plain_json(name, fitted):
     assert found["size"] == [64, 64]
 
 
+@pytest.mark.slow
 def test_few_decoded_pictures_are_held_at_a_time(name, fitted):
     """40 pictures of 3 MB each: the generator must not gather them."""
 
@@ -710,6 +718,7 @@ def test_a_judgement_without_anything_is_an_error(model):
         model._scores(Judgement(None))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_inspections(model):
     model.predict(FRESH)
     gc.collect()

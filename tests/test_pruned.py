@@ -138,7 +138,7 @@ ADVERSARIES = {
 
 
 @pytest.mark.parametrize("case", ADVERSARIES)
-@pytest.mark.parametrize("kappa", [1, 2, 7])
+@pytest.mark.parametrize("kappa", [1, pytest.param(2, marks=pytest.mark.slow), 7])
 def test_data_against_pruning(case, kappa, always):
     queries, gallery = ADVERSARIES[case]()
     assert_nearest(pruned.nearest(queries, gallery, kappa=kappa), queries, gallery, kappa)
@@ -446,6 +446,7 @@ def test_without_a_place_for_a_cache_it_compiles_all_the_same(monkeypatch):
     assert compiling.compiled("int64(int64)")(lambda x: x + 1)(41) == 42
 
 
+@pytest.mark.slow
 def test_a_loaded_model_waits_for_nothing_to_compile(tmp_path):
     """So a server's first request does not."""
     import subprocess

@@ -356,6 +356,7 @@ def test_merged_ranges():
     assert gallery_module._merged([]) == []
 
 
+@pytest.mark.slow
 def test_the_command(saved, tmp_path):
     done = run("remove", saved, pixel_hash(normal_picture(2))[:12], "--json")
     assert done.returncode == 0, done.stderr

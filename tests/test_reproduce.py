@@ -98,6 +98,7 @@ def test_a_set_that_is_not_whole_is_refused_before_any_work(root, tmp_path):
         reproduce(root, Results(tmp_path / "results"))
 
 
+@pytest.mark.slow
 def test_all_fifteen_categories_from_end_to_end(root, tmp_path, monkeypatch):
     results = Results(tmp_path / "results")
     options = {"settings": TINY, "partial": True, "jobs": None, "detectors": ["spade", "patchcore"]}

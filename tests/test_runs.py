@@ -185,6 +185,7 @@ def test_processes_that_die_cost_their_own_row(root, faulty, results, temporary)
     assert list((results.path / ".claims").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_order_and_processes_change_no_number(root):
     here = measure(root, "spade", "patchcore", categories=["bolt", "cloth"]).rows
     apart = measure(root, "patchcore", "spade", categories=["cloth", "bolt"], jobs=2).rows
@@ -192,6 +193,7 @@ def test_order_and_processes_change_no_number(root):
     assert numbers(here) == numbers(apart)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_the_runs_own(root):
     full = np.ones(600 * 2**20, np.uint8)
     (row,) = measure(root, jobs=1).rows
@@ -201,6 +203,7 @@ def test_peak_memory_is_the_runs_own(root):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of other processes is looked at on Linux")
+@pytest.mark.slow
 def test_a_run_above_the_memory_limit_is_stopped_and_says_so(root, faulty):
     rows = measure(root, "hungry", "spade", jobs=2, memory_limit=0.4).rows
     assert "more than the memory limit of 410 MiB, and was stopped" in rows[0]["error"]
@@ -208,6 +211,7 @@ def test_a_run_above_the_memory_limit_is_stopped_and_says_so(root, faulty):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory of other processes is looked at on Linux")
+@pytest.mark.slow
 def test_runs_that_are_too_large_together_run_alone(root, faulty):
     told = []
     options = {"categories": ["bolt", "cloth"], "jobs": 2, "memory_limit": 0.8, "announce": told.append}
