@@ -183,7 +183,17 @@ def test_other_folders_are_refused(root, tmp_path):
     assert open_dataset(root).layout == "mvtec"
 
 
+def test_the_folder_that_was_meant_is_named(root, tmp_path):
+    with pytest.raises(DatasetError, match=f"{root} holds 15 of its categories: give that folder"):
+        reproduce(root / "bottle", Results(tmp_path / "r"))
+    with pytest.raises(DatasetError) as refused:
+        reproduce(root, Results(tmp_path / "r"))
+    assert "give that folder" not in str(refused.value)
+
+
 def test_tables_refuse_before_they_read(tmp_path):
+    refused = run("tables", "--out", tmp_path / "tables.pdf")
+    assert (refused.returncode, ".tex" in refused.stderr, (tmp_path / "tables.pdf").exists()) == (2, True, False)
     assert "no such folder of results" in run("tables", "--results", tmp_path / "none").stderr
     refused = run("tables", "--format", "pdf")
     assert (refused.returncode, "latex" in refused.stderr) == (2, True)

@@ -294,6 +294,8 @@ def test_what_a_result_depends_on(root, monkeypatch):
 
     same = key()
     assert key(Spade(**TINY, threads=2)) == same
+    trained = get_detector("ae-l2")
+    assert key(trained(checkpoints="here")) == key(trained()) != key(trained(device="cuda"))
     assert len({same, key(Spade(**TINY, kappa=2)), key(PatchCore(**TINY)), key(pro_limit=0.2)}) == 4
     monkeypatch.setattr("spadework.__version__", "99")
     assert key() != same

@@ -6,7 +6,8 @@ In: a detector that is not fitted, a category. Out: plain JSON values. Two runs 
   it. Names and lengths would not do: bitmaps of one camera are all of one length, and a new picture takes the name of the old one.
 - **Code**: the files that the detector's own file imports, one by one, and those that measure. What only prints or schedules is not among them, nor are
   other detectors: a change there does not make a result old.
-- **Settings** without `threads`, and without the network's name and place where its hash is known: these change no answer.
+- **Settings** without `threads` and `checkpoints`, and without the network's name and place where its hash is known: these change no answer. `device`
+  counts: a GPU draws other random numbers, and so trains another network.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def identity(
         MissingExtraError: likewise, for want of an optional part.
     """
     backbone = backbone_hash(detector)
-    free = {"threads"} if backbone is None else {"threads", "backbone", "weights"}
+    free = {"threads", "checkpoints"} if backbone is None else {"threads", "backbone", "weights"}
     settings = {key: value for key, value in detector.settings().items() if key not in free}
     return {
         "detector": detector.name,

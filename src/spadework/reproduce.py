@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -78,7 +79,7 @@ def reproduce(
         raise DatasetError(
             f"{root}: is not the whole of MVTec AD ({TOTAL.train} normal pictures to learn from, {TOTAL.good} normal and "
             f"{TOTAL.defective} defective ones to judge):\n{listed}\n"
-            "Complete it, or go on with what is there by --partial: the tables then say so."
+            f"{_elsewhere(root)}Complete it, or go on with what is there by --partial: the tables then say so."
         )
     missing += check_regions(dataset)
     categories = [category for category in dataset.categories if category.name in CATEGORIES]
@@ -95,6 +96,15 @@ def reproduce(
     }
     left_out = [*sorted(reasons), *(f"{title}: this version has no detector {name!r}" for title, name in absent)]
     return Reproduction(done, compare(done.records, left_out=left_out), missing)
+
+
+def _elsewhere(root: str | os.PathLike[str]) -> str:
+    """A hint, where the folder above or one within holds more categories than this one; else nothing."""
+    here = Path(root).resolve()
+    folders = [here, here.parent, *sorted(each for each in here.iterdir() if each.is_dir())]
+    held = [sum((folder / name).is_dir() for name in CATEGORIES) for folder in folders]
+    most = held.index(max(held))
+    return f"{folders[most]} holds {held[most]} of its categories: give that folder.\n" if most else ""
 
 
 def _systems(detectors: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

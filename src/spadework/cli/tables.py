@@ -122,11 +122,17 @@ def reproduce(
 def _form(form: str | None, out: Path | None) -> str:
     """The format asked for, else that of the file's name; refused before any work."""
     from spadework import check
+    from spadework.errors import InputError
     from spadework.report.tables import FORMS, SUFFIXES
 
-    if form is None:
-        return SUFFIXES.get(out.suffix.lower(), "text") if out is not None else "text"
-    return check.one_of(form, "format", FORMS)
+    if form is not None:
+        return check.one_of(form, "format", FORMS)
+    suffix = out.suffix.lower() if out is not None else ""
+    if suffix and suffix not in SUFFIXES:
+        raise InputError(
+            f"{out}: tables are written as {', '.join(SUFFIXES)}; name the file so, or say which by --format."
+        )
+    return SUFFIXES.get(suffix, "text")
 
 
 def _print(comparison: Comparison, form: str, out: Path | None) -> None:
