@@ -310,8 +310,9 @@ class Client:
         while True:
             try:
                 for event in self._listen(last):
-                    last, failed = event.id, 0
-                    yield event
+                    last, failed = event.id or last, 0
+                    if event.kind:
+                        yield event
             except UnreachableError:
                 failed += 1
                 if failed >= self._tries:
@@ -429,6 +430,7 @@ class Client:
 
 
 def _read_events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[Event]:
+    """Yield events; an id alone, from where to go on, as one without a kind."""
     told: dict[str, str] = {}
     for line in lines:
         text = line.decode().rstrip("\r\n")
@@ -438,6 +440,8 @@ def _read_events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[
             continue
         if "data" in told:
             yield Event(told.get("event", "message"), told.get("id", ""), json.loads(told["data"]))
+        elif told.get("id"):
+            yield Event("", told["id"], {})
         told = {}
 
 
