@@ -311,7 +311,9 @@ class _Search:
 
 def addresses_of(images: Sequence[Coded]) -> np.ndarray:
     """Where each image's row of codes and its record lie, and the record's length: int64 (n, 3)."""
-    return np.array([(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images], np.int64)
+    return np.array(
+        [(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images], np.int64
+    )
 
 
 def bounds_of(images: Sequence[Coded], codes: QueryCodes, axes: Axes) -> np.ndarray:

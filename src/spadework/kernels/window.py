@@ -55,7 +55,6 @@ def search(
     window: Window,
     *,
     kappa: int,
-    shifts: np.ndarray | None = None,
     threads: int | None = None,
 ) -> Nearest | None:
     """Find, for each position of an image, the `kappa` nearest within the window of each of `images`.
@@ -69,7 +68,6 @@ def search(
         axes: those that their codes were made with.
         window: how far around the same place.
         kappa: how many.
-        shifts: int64 (n, 2), where in each image the window's middle lies, in places (down, right) from the query's; None for nowhere else.
         threads: None for the environment's SPADEWORK_THREADS, or all cores.
     """
     from spadework.kernels import window_scan
@@ -82,10 +80,10 @@ def search(
         bounds = _widest(bounds_of(images, codes, axes))
         if not (np.isfinite(bounds).all() and np.isfinite(codes.errors).all()):
             return None
+        factors = codes.factors if bounds[5] > 0 else np.ones_like(codes.factors)
         queries = layout.order[layout.order >= 0].astype(np.int64)  # neighbours side by side
         distances = np.full((layout.positions, kappa), np.inf)
         indices = np.full((layout.positions, kappa), NONE)
-        moved = np.zeros((len(images), 2), np.int64) if shifts is None else np.ascontiguousarray(shifts, np.int64)
         shape = np.array([*layout.grid, *((4, LANES // 4) if layout.grid[0] >= 4 else (1, LANES))], np.int64)
         counts = np.zeros((count, 4), np.int64)
         addresses, reach = addresses_of(images), window.reach(layout.grid)
@@ -98,11 +96,10 @@ def search(
                 codes.codes,
                 codes.squares,
                 codes.errors,
-                codes.factors,
+                factors,
                 descriptors,
                 axes.scale,
                 addresses,
-                moved,
                 bounds,
                 layout.offsets,
                 layout.order,
