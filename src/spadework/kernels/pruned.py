@@ -179,11 +179,7 @@ class _Search:
         self.threads, self.pool = threads, pool
         self.distances = np.full((len(descriptors), kappa), np.inf)
         self.indices = np.full((len(descriptors), kappa), NONE)
-        addresses = [(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images]
-        self.addresses = np.array(addresses, np.int64)
-        numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
-        self.bounds = np.ascontiguousarray(numbers[:, :6])
-        self.bounds[:, 4] = ROUNDING * axes.scale * (codes.largest + numbers[:, 4])
+        self.addresses, self.bounds = addresses_of(images), bounds_of(images, codes, axes)
         self.counts = np.zeros((threads, 7), np.int64)
 
     def run(self, counts: Counts) -> Nearest | None:
@@ -325,6 +321,21 @@ def pieces(count: int, threads: int) -> np.ndarray:
         share = -(-left // (2 * threads)) if threads > 1 else left
         edges.append(min(count, edges[-1] + -(-share // PIECE) * PIECE))
     return np.array(edges, np.int64)
+
+
+def addresses_of(images: Sequence[Coded]) -> np.ndarray:
+    """Where each image's row of codes and its record lie, and the record's length: int64 (n, 3)."""
+    return np.array(
+        [(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images], np.int64
+    )
+
+
+def bounds_of(images: Sequence[Coded], codes: QueryCodes, axes: Axes) -> np.ndarray:
+    """What bounds rest on of each image, float64 (n, 6): see `scanning.scan`."""
+    numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
+    bounds = np.ascontiguousarray(numbers[:, :6])
+    bounds[:, 4] = ROUNDING * axes.scale * (codes.largest + numbers[:, 4])
+    return bounds
 
 
 def rounds(grid: tuple[int, int]) -> Iterator[tuple[np.ndarray, int]]:
