@@ -19,12 +19,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spadework.kernels import Kernel, Nearest, merge, thread_count
+from spadework.kernels import Kernel, Nearest, merge, pruned, thread_count
 from spadework.kernels.axes import Axes
 from spadework.kernels.codes import LANES, Layout, QueryCodes, describe, encode
 from spadework.kernels.pruned import NONE, Coded, addresses_of, bounds_of
 
 SLACK = 1e-9  # a place on the very edge belongs to the window, whatever the last digit
+
+
+def warm_up() -> None:
+    """Compile the inner loops now, or load them from Numba's cache; also those of the search of whole pictures, for a window over everything."""
+    from spadework.kernels import window_scan  # noqa: F401  compiled when imported
+
+    pruned.warm_up()
 
 
 @dataclass(frozen=True)
