@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
+from spadework.kernels.centres import CENTRE_BYTES, WIDEST, WORDS
 from spadework.kernels.codes import LANES
 from spadework.kernels.compile import compiled
 from spadework.kernels.vectors import (
     BLOCK_BYTES,
     PAIRS,
+    centre_hits,
     dot_96,
     dot_128,
     int16_at,
@@ -64,7 +66,7 @@ def value_of(query: int, row: int, p: int, offsets: np.ndarray, depths: int) -> 
 
 @compiled(
     "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float64, float64[::1],"
-    " float64[:, ::1], int16[:, ::1], int32[:, ::1])"
+    " float64[:, ::1], int16[:, ::1], int16[:, ::1], int32[:, ::1], int32[::1])"
 )
 def prepare_block(
     queries: np.ndarray,
@@ -78,9 +80,14 @@ def prepare_block(
     bounds: np.ndarray,
     distances: np.ndarray,
     block: np.ndarray,
+    towards: np.ndarray,
     limits: np.ndarray,
+    of_groups: np.ndarray,
 ) -> None:
-    """Near codes of `n` queries side by side, and their limits; to an even number with a query that nothing is near to."""
+    """Near codes of `n` queries side by side, and their limits; to an even number with a query that nothing is near to.
+
+    towards: the same with one more pair, for groups (centres.py), and the limits of those.
+    """
     kappa = distances.shape[1]
     for j in range(n):
         q = queries[start + j]
@@ -90,31 +97,57 @@ def prepare_block(
         for depth in range(limits.shape[0]):
             reach = near + factor * errors[q, depth] + bounds[depth]
             limits[depth, j] = np.int32(limit_of(reach, squares[q, depth], factor, bounds[5]))
+        towards[j, : 2 * PAIRS] = block[j]
+        towards[j, 2 * PAIRS :] = 0
+        far = (near + factor * errors[q, 0] + bounds[0]) / factor + 1.0
+        of_groups[j] = limits[0, j] if far <= WIDEST else HIGHEST
+        towards[j, 2 * PAIRS] = np.int16(far) if far <= WIDEST else 0
     for j in range(n, n + n % 2):
         block[j] = 0
-        limits[0, j] = np.int32(LOWEST)
+        towards[j] = 0
+        limits[0, j] = of_groups[j] = np.int32(LOWEST)
 
 
-@compiled("int64(int64, int64, int64, int64, int64, int16[:, ::1], int32[:, ::1], uint64[:, ::1])")
+@compiled(
+    "int64(int64, int64, int64, int64, int64, int64, int64, int16[:, ::1], int16[:, ::1], int32[:, ::1], int32[::1],"
+    " uint64[:, ::1])"
+)
 def look_near(
     near: int,
     halves: int,
+    centres: int,
+    own: int,
     first: int,
     last: int,
     n: int,
     block: np.ndarray,
+    towards: np.ndarray,
     limits: np.ndarray,
+    of_groups: np.ndarray,
     hits: np.ndarray,
 ) -> int:
-    """Groups `first` to `last` against a block of queries; writes (first of two groups, first of two queries, bits) of what passes."""
+    """Groups `first` to `last` against a block of queries; writes (first of two groups, first of two queries, bits) of what passes.
+
+    Looked at are groups whose centre is not too far away for either query, and those beside them.
+    """
     n_hits = 0
-    own, limit = block.ctypes.data, limits.ctypes.data
+    queries, of_queries = block.ctypes.data, limits.ctypes.data
+    groups, of_limits = towards.ctypes.data, of_groups.ctypes.data
     for start in range(first, last, CHUNK):
-        end = min(last, start + CHUNK)
+        chunk, of_chunk = centres + start // LANES * CENTRE_BYTES, own + start * 4
         for j in range(0, n, 2):
-            query, of_query = own + j * 4 * PAIRS, limit + 4 * j
-            for g in range(start, end, 2):
-                bits = near_hits(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, of_query)
+            query, limit = queries + j * 4 * PAIRS, of_queries + 4 * j
+            group, of_group = groups + j * 2 * WORDS, of_limits + 4 * j
+            left = np.uint64(0)
+            for half in range(2):
+                at, of = chunk + half * CENTRE_BYTES, of_chunk + half * 4 * LANES
+                bits = centre_hits(at, of, group, of_group) | centre_hits(at, of, group + 2 * WORDS, of_group + 4)
+                left |= bits << np.uint64(LANES * half)
+            left = (left | left >> np.uint64(1)) & np.uint64(0x55555555)
+            while left != 0:
+                g = start + lowest_bit(left)
+                left &= left - np.uint64(1)
+                bits = near_hits(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, limit)
                 if bits != 0:
                     hits[n_hits, 0], hits[n_hits, 1], hits[n_hits, 2] = np.uint64(g), np.uint64(j), bits
                     n_hits += 1

@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from sys import byteorder
 
@@ -64,6 +64,16 @@ class Coded:
     record: np.ndarray
     row: np.ndarray
     axes: Axes
+    _centres: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False, compare=False)
+
+    def centres(self, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        """Those of its groups (centres.py), made when they are first asked for."""
+        from spadework.kernels.centres import centres_of
+
+        if not self._centres:
+            near, halves = (self.row.ctypes.data + int(layout.offsets[part]) for part in (0, 1))
+            self._centres.append(centres_of(near, halves, layout.groups))
+        return self._centres[0]
 
 
 @dataclass
@@ -179,7 +189,11 @@ class _Search:
         self.threads, self.pool = threads, pool
         self.distances = np.full((len(descriptors), kappa), np.inf)
         self.indices = np.full((len(descriptors), kappa), NONE)
-        addresses = [(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images]
+        self.centres = [image.centres(layout) for image in images]
+        addresses = [
+            (image.row.ctypes.data, image.record.ctypes.data, len(image.record), codes.ctypes.data, own.ctypes.data)
+            for image, (codes, own) in zip(images, self.centres, strict=True)
+        ]
         self.addresses = np.array(addresses, np.int64)
         numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
         self.bounds = np.ascontiguousarray(numbers[:, :6])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from spadework.kernels.centres import WORDS
 from spadework.kernels.codes import LANES
 from spadework.kernels.compile import compiled
 from spadework.kernels.encoding import between
@@ -244,7 +245,7 @@ def _verify(
     "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
     " int64[:, ::1], float64[:, ::1], int64[::1], int32[::1], int64, int64, int64[:, ::1], int64[:, :, :, ::1],"
     " float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64, int64[::1], Tuple((int16[:, ::1],"
-    " int32[:, ::1], uint64[:, ::1], float32[::1], int64[::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], uint64[::1],"
+    " int16[:, ::1], int32[:, ::1], int32[::1], uint64[:, ::1], float32[::1], int64[::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], uint64[::1],"
     " int32[:, ::1], int32[:, ::1])))"
 )
 def _scan_piece(
@@ -274,7 +275,7 @@ def _scan_piece(
     room: tuple[np.ndarray, ...],
 ) -> None:
     """Compare queries `first` to `last` with every image, see `scan`."""
-    block, limits, hits, feature, n_found, found, values, entries, masks, of_entries, lanes = room
+    block, towards, limits, of_groups, hits, feature, n_found, found, values, entries, masks, of_entries, lanes = room
     kappa, depths = distances.shape[1], squares.shape[1]
     for image in range(images.shape[0]):
         row, base = images[image, 0], image * positions
@@ -283,9 +284,37 @@ def _scan_piece(
         for start in range(first, last, QUERIES):
             n = min(QUERIES, last - start)
             for strip_first in range(0, groups, STRIP):
-                prepare_block(queries, start, n, codes, squares, errors, factors, scale, own, distances, block, limits)
+                prepare_block(
+                    queries,
+                    start,
+                    n,
+                    codes,
+                    squares,
+                    errors,
+                    factors,
+                    scale,
+                    own,
+                    distances,
+                    block,
+                    towards,
+                    limits,
+                    of_groups,
+                )
                 strip_last = min(groups, strip_first + STRIP)
-                n_hits = look_near(row + offsets[0], row + offsets[1], strip_first, strip_last, n, block, limits, hits)
+                n_hits = look_near(
+                    row + offsets[0],
+                    row + offsets[1],
+                    images[image, 3],
+                    images[image, 4],
+                    strip_first,
+                    strip_last,
+                    n,
+                    block,
+                    towards,
+                    limits,
+                    of_groups,
+                    hits,
+                )
                 n_near = split(hits, n_hits, n, entries, masks)
                 m = look_mid(queries, start, codes, row, offsets, limits, entries, masks, of_entries, n_near)
                 n_mid = to_lanes(entries, masks, of_entries, m, lanes)
@@ -367,15 +396,18 @@ def scan(
     exceeds `budget`.
 
     edges: where pieces of `queries` begin, and the end. taken: address of the counter of pieces taken.
-    squares, errors: (Q, depths) of the queries' codes. factors: (Q,), how far outside the codes' ball each lies. images: (n, 3),
-    addresses of an image's row of codes and of its record, the record's length. bounds: (n, 6), the largest errors of its codes at the
-    four depths, what rounding of descriptors may add, in code units, and the largest squared norm of its codes, or 0 where one of its
-    descriptors lies outside the ball. offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
+    squares, errors: (Q, depths) of the queries' codes. factors: (Q,), how far outside the codes' ball each lies.
+    images: (n, 5), addresses of an image's row of codes and of its record, the record's length, addresses of its groups' centres and of
+    their halves. bounds: (n, 6), the largest errors of its codes at the four depths, what rounding of descriptors may add, in code units,
+    and the largest squared norm of its codes, or 0 where one of its descriptors lies outside the ball.
+    offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
     near (two queries and two groups), near (a query and a group), mid, far, exact distances, and candidates looked at to choose the next.
     """
     strip = min(groups, STRIP)
     block = np.empty((QUERIES, 2 * PAIRS), np.int16)
+    towards = np.empty((QUERIES, WORDS), np.int16)
     limits = np.empty((squares.shape[1], QUERIES), np.int32)
+    of_groups = np.empty(QUERIES, np.int32)
     hits = np.empty((strip * QUERIES // 4, 3), np.uint64)
     feature = np.empty(descriptors.shape[1], np.float32)
     n_found = np.empty(QUERIES, np.int64)
@@ -385,7 +417,7 @@ def scan(
     masks = np.empty(strip * QUERIES + 4, np.uint64)
     of_entries = np.empty((strip * QUERIES + 1, LANES), np.int32)
     lanes = np.empty((strip * QUERIES * LANES + 1, 3), np.int32)
-    room = (block, limits, hits, feature, n_found, found, values, entries, masks, of_entries, lanes)
+    room = (block, towards, limits, of_groups, hits, feature, n_found, found, values, entries, masks, of_entries, lanes)
     piece = take(taken)
     while piece < edges.shape[0] - 1:
         first, last = edges[piece], edges[piece + 1]

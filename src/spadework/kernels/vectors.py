@@ -115,6 +115,22 @@ def near_hits(typing: Any, codes: Any, halves: Any, queries: Any, limits: Any) -
 
 
 @intrinsic
+def centre_hits(typing: Any, codes: Any, halves: Any, query: Any, limit: Any) -> Any:
+    """Which of sixteen groups may hold a place near a query, one bit each, as uint64; see centres.py.
+
+    codes: address of their centres. halves: of 16 int32. query: of 2 * (PAIRS + 1) int16. limit: of an int32.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        codes, halves, query, limit = arguments
+        block = [_load(builder, codes, LANE_PAIRS, offset=4 * LANES * i) for i in range(PAIRS + 1)]
+        values = builder.sub(_load(builder, halves, LANE_VALUES, align=4), _sum(builder, _dots(builder, block, query)))
+        return _mask(builder, values, _load(builder, limit, INT32))
+
+    return types.uint64(ADDRESS, ADDRESS, ADDRESS, ADDRESS), generate
+
+
+@intrinsic
 def near_values(typing: Any, codes: Any, halves: Any, query: Any, out: Any) -> Any:
     """Write half the squared norm less the dot product of each lane, 16 int32, to address `out`."""
 
