@@ -138,19 +138,13 @@ def look_near(
         for j in range(0, n, 2):
             query, limit = queries + j * 4 * PAIRS, of_queries + 4 * j
             group, of_group = groups + j * 2 * WORDS, of_limits + 4 * j
-            left = np.uint64(0)
-            for half in range(2):
-                at, of = chunk + half * CENTRE_BYTES, of_chunk + half * 4 * LANES
-                bits = centre_hits(at, of, group, of_group) | centre_hits(at, of, group + 2 * WORDS, of_group + 4)
-                left |= bits << np.uint64(LANES * half)
-            left = (left | left >> np.uint64(1)) & np.uint64(0x55555555)
+            left = centre_hits(chunk, of_chunk, group, of_group)
             while left != 0:
                 g = start + lowest_bit(left)
                 left &= left - np.uint64(1)
                 bits = near_hits(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, limit)
-                if bits != 0:
-                    hits[n_hits, 0], hits[n_hits, 1], hits[n_hits, 2] = np.uint64(g), np.uint64(j), bits
-                    n_hits += 1
+                hits[n_hits, 0], hits[n_hits, 1], hits[n_hits, 2] = np.uint64(g), np.uint64(j), bits
+                n_hits += int(bits != 0)
     return n_hits
 
 

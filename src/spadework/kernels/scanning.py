@@ -408,7 +408,7 @@ def scan(
     towards = np.empty((QUERIES, WORDS), np.int16)
     limits = np.empty((squares.shape[1], QUERIES), np.int32)
     of_groups = np.empty(QUERIES, np.int32)
-    hits = np.empty((strip * QUERIES // 4, 3), np.uint64)
+    hits = np.empty((strip * QUERIES // 4 + 1, 3), np.uint64)
     feature = np.empty(descriptors.shape[1], np.float32)
     n_found = np.empty(QUERIES, np.int64)
     found = np.empty((QUERIES, strip * LANES), np.int32)

@@ -89,43 +89,54 @@ def _mask(builder: Any, values: Any, limit: Any) -> Any:
     return builder.zext(builder.bitcast(within, INT16), INT64)
 
 
+def _two_by_two(arguments: Any, builder: Any, pairs: int) -> list[list[Any]]:
+    """For two blocks of sixteen lanes and two queries, of so many pairs of codes: the bits of the lanes that pass.
+
+    Two by two, because processors load two vectors in the time of two products: 32 products need 34 loads like this, 40 with four by one.
+    """
+    codes, halves, queries, limits = arguments
+    towards = [[_pair(builder, queries, pairs * j + i) for i in range(pairs)] for j in range(2)]
+    found = []
+    for g in range(2):
+        block = [_load(builder, codes, LANE_PAIRS, offset=4 * LANES * (pairs * g + i)) for i in range(pairs)]
+        own = _load(builder, halves, LANE_VALUES, offset=4 * LANES * g, align=4)
+        found.append([])
+        for j in range(2):
+            dots = _sum(builder, [_pair_sums(builder, c, q) for c, q in zip(block, towards[j], strict=True)])
+            found[g].append(_mask(builder, builder.sub(own, dots), _load(builder, limits, INT32, offset=4 * j)))
+    return found
+
+
 @intrinsic
 def near_hits(typing: Any, codes: Any, halves: Any, queries: Any, limits: Any) -> Any:
     """For two queries and two groups: which lanes have half their squared norm less the dot product at most at the query's limit.
 
     codes: address of the groups' near blocks. halves: of their 32 int32. queries: of two times 16 int16, one after another.
     limits: of two int32. Returns uint64, sixteen bits for the first group and query, the first and second, the second and first, the rest.
-    Two by two, because processors load two vectors in the time of two products: 32 products need 34 loads like this, 40 with four by one.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        codes, halves, queries, limits = arguments
-        pairs = [[_pair(builder, queries, PAIRS * j + i) for i in range(PAIRS)] for j in range(2)]
-        found = ir.Constant(INT64, 0)
-        for g in range(2):
-            block = _block(builder, builder.add(codes, ir.Constant(INT64, BLOCK_BYTES * g)))
-            own = _load(builder, halves, LANE_VALUES, offset=4 * LANES * g, align=4)
-            for j in range(2):
-                dots = _sum(builder, [_pair_sums(builder, c, q) for c, q in zip(block, pairs[j], strict=True)])
-                bits = _mask(builder, builder.sub(own, dots), _load(builder, limits, INT32, offset=4 * j))
-                found = builder.or_(found, builder.shl(bits, ir.Constant(INT64, LANES * (2 * g + j))))
-        return found
+        (a, b), (c, d) = _two_by_two(arguments, builder, PAIRS)
+        first = builder.or_(a, builder.shl(b, ir.Constant(INT64, LANES)))
+        other = builder.or_(c, builder.shl(d, ir.Constant(INT64, LANES)))
+        return builder.or_(first, builder.shl(other, ir.Constant(INT64, 2 * LANES)))
 
     return types.uint64(ADDRESS, ADDRESS, ADDRESS, ADDRESS), generate
 
 
 @intrinsic
-def centre_hits(typing: Any, codes: Any, halves: Any, query: Any, limit: Any) -> Any:
-    """Which of sixteen groups may hold a place near a query, one bit each, as uint64; see centres.py.
+def centre_hits(typing: Any, codes: Any, halves: Any, queries: Any, limits: Any) -> Any:
+    """Which of sixteen pairs of groups may hold a place near one of two queries (centres.py): uint64, at bit 2 i that of pair i.
 
-    codes: address of their centres. halves: of 16 int32. query: of 2 * (PAIRS + 1) int16. limit: of an int32.
+    codes: address of the centres of twice sixteen groups, halves of 32 int32, queries of two times 2 * (PAIRS + 1) int16, limits of two int32.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        codes, halves, query, limit = arguments
-        block = [_load(builder, codes, LANE_PAIRS, offset=4 * LANES * i) for i in range(PAIRS + 1)]
-        values = builder.sub(_load(builder, halves, LANE_VALUES, align=4), _sum(builder, _dots(builder, block, query)))
-        return _mask(builder, values, _load(builder, limit, INT32))
+        (a, b), (c, d) = _two_by_two(arguments, builder, PAIRS + 1)
+        left = builder.or_(builder.or_(a, b), builder.shl(builder.or_(c, d), ir.Constant(INT64, LANES)))
+        return builder.and_(
+            builder.or_(left, builder.lshr(left, ir.Constant(INT64, 1))), ir.Constant(INT64, 0x55555555)
+        )
 
     return types.uint64(ADDRESS, ADDRESS, ADDRESS, ADDRESS), generate
 
