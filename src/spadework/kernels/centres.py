@@ -24,22 +24,21 @@ import numpy as np
 
 from spadework.kernels.codes import LANES, NO_LANE
 from spadework.kernels.compile import compiled
-from spadework.kernels.vectors import PAIRS, pointer
+from spadework.kernels.vectors import PAIRS, QUERY_PAIRS, pointer
 
 WIDEST = 16_000  # code units
 ALWAYS = -(2**30)  # half a squared norm that any limit reaches
-WORDS = 2 * (PAIRS + 1)  # codes of a centre, its radius and a zero
-CENTRE_BYTES = 2 * WORDS * LANES  # of sixteen groups
+CENTRE_BYTES = 4 * QUERY_PAIRS * LANES  # of sixteen groups
 BLOCKS = 2  # of sixteen groups, looked at together
 
 
 def centres_of(near: int, halves: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Return what `centre_hits` compares with, of a row's groups, whose near codes and halves lie at two addresses.
 
-    int16 (blocks, PAIRS + 1, LANES, 2): for each pair of codes the sixteen groups. int32 (blocks, LANES): (||c||^2 - r^2) / 2.
+    int16 (blocks, QUERY_PAIRS, LANES, 2): for each pair of codes the sixteen groups. int32 (blocks, LANES): (||c||^2 - r^2) / 2.
     """
     blocks = -(-groups // (BLOCKS * LANES)) * BLOCKS
-    codes, own = np.zeros((blocks, PAIRS + 1, LANES, 2), np.int16), np.full((blocks, LANES), NO_LANE, np.int32)
+    codes, own = np.zeros((blocks, QUERY_PAIRS, LANES, 2), np.int16), np.full((blocks, LANES), NO_LANE, np.int32)
     _centres(near, halves, groups, codes, own)
     return codes, own
 

@@ -162,7 +162,7 @@ def search(
     count = min(thread_count(threads), own.positions)
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
         began = time.perf_counter()
-        codes = QueryCodes(encode(record, own, axes, pool=pool, threads=count), own)
+        codes = QueryCodes.made_of(encode(record, own, axes, pool=pool, threads=count), own)
         descriptors = describe(record, own, pool=pool, threads=count)
         counts = counts or Counts()
         counts.coding_seconds += time.perf_counter() - began
@@ -291,7 +291,7 @@ class _Search:
         """Compare with all images; False when the work exceeded the budget."""
         from spadework.kernels import scanning
 
-        layout, codes = self.layout, self.codes
+        layout, codes = self.layout, self.codes.of(queries)
 
         def work(edges: np.ndarray, taken: int, thread: int) -> None:
             scanning.scan(
@@ -299,6 +299,7 @@ class _Search:
                 edges,
                 taken,
                 codes.codes,
+                codes.towards,
                 codes.squares,
                 codes.errors,
                 codes.factors,
