@@ -343,8 +343,10 @@ class QueryCodes:
 
     def of(self, queries: np.ndarray) -> QueryCodes:
         """Those of some queries: side by side, for they are read once for each image."""
-        parts = (self.codes, self.squares, self.errors, self.factors)
-        return QueryCodes(*(part[queries] for part in parts), self.largest)
+        codes, squares, errors, factors = (
+            part[queries] for part in (self.codes, self.squares, self.errors, self.factors)
+        )
+        return QueryCodes(codes, squares, errors, factors, self.largest)
 
     @cached_property
     def towards(self) -> np.ndarray:

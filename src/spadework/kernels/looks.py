@@ -14,7 +14,6 @@ from spadework.kernels.vectors import (
     PAIRS,
     QUERY_PAIRS,
     centre_hits,
-    count_bits,
     dot_96,
     dot_128,
     int16_at,
@@ -29,7 +28,7 @@ QUERY_BYTES = 2 * (16 + 32 + 96 + 128)  # of one query's codes, see codes.QueryC
 QUERY_MID, QUERY_FAR, QUERY_DEEP = 2 * 16, 2 * (16 + 32), 2 * (16 + 32 + 96)  # where the parts start, in bytes
 FAR_BYTES, DEEP_BYTES = 2 * 96, 2 * 128  # of one lane's codes
 CHUNK = 32  # groups whose near codes stay in the first cache, 16 kB, while all queries look at them; as many as `centre_hits` compares
-END = np.uint64(1 << 63)  # a bit that is always there to be found
+LINE = 64  # bytes that come from memory together
 AHEAD = 8  # entries of a list whose codes are asked for before they are needed
 LOWEST, HIGHEST = -(2.0**31), 2.0**31 - 2  # of a limit; a lane without a position has 2^31 - 1
 SLACK = 0.1  # of code units: float64 rounding in coordinates and rests
@@ -107,9 +106,7 @@ def set_limits(
         limits[0, j] = of_groups[j] = np.int32(LOWEST)
 
 
-@compiled(
-    "int64(int64, int64, int64, int64, int64, int64, int64, int64, int32[:, ::1], int32[::1], int32[:, ::1], uint64[:, ::1])"
-)
+@compiled("int64(int64, int64, int64, int64, int64, int64, int64, int64, int32[:, ::1], int32[::1], uint64[:, ::1])")
 def look_near(
     near: int,
     halves: int,
@@ -121,7 +118,6 @@ def look_near(
     towards: int,
     limits: np.ndarray,
     of_groups: np.ndarray,
-    left: np.ndarray,
     hits: np.ndarray,
 ) -> int:
     """Groups `first` to `last` against `n` queries from an address on; writes (first of two groups, first of two queries, bits) of what
@@ -129,25 +125,16 @@ def look_near(
     n_hits = 0
     of_queries, of_centres = limits.ctypes.data, of_groups.ctypes.data
     for start in range(first, last, CHUNK):
-        n_left = 0
+        chunk, of_chunk = centres + start // LANES * CENTRE_BYTES, own + start * 4
         for j in range(0, n, 2):
-            chunk, of_chunk = centres + start // LANES * CENTRE_BYTES, own + start * 4
-            bits = centre_hits(chunk, of_chunk, towards + j * 4 * QUERY_PAIRS, of_centres + 4 * j)
-            count = count_bits(bits)
-            for i in range(
-                0, count, 4
-            ):  # four at a time, and those too many written over: guessing when to stop takes longer
-                for k in range(4):
-                    bits |= END
-                    left[n_left + i + k, 0], left[n_left + i + k, 1] = start + lowest_bit(bits), j
-                    bits &= bits - np.uint64(1)
-            n_left += count
-        for i in range(n_left):
-            g, j = np.int64(left[i, 0]), np.int64(left[i, 1])
             query = towards + j * 4 * QUERY_PAIRS
-            bits = near_hits(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, of_queries + 4 * j)
-            hits[n_hits, 0], hits[n_hits, 1], hits[n_hits, 2] = np.uint64(g), np.uint64(j), bits
-            n_hits += int(bits != 0)
+            left = centre_hits(chunk, of_chunk, query, of_centres + 4 * j)
+            while left != 0:
+                g = start + lowest_bit(left)
+                left &= left - np.uint64(1)
+                bits = near_hits(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, of_queries + 4 * j)
+                hits[n_hits, 0], hits[n_hits, 1], hits[n_hits, 2] = np.uint64(g), np.uint64(j), bits
+                n_hits += int(bits != 0)
     return n_hits
 
 
@@ -187,6 +174,9 @@ def look_mid(
     near, mid, halves = row + offsets[0], row + offsets[2], row + offsets[3]
     all_codes, out, m = codes.ctypes.data + QUERY_MID, values.ctypes.data, 0
     for e in range(n):
+        soon = np.int64(entries[min(e + AHEAD, n - 1), 0]) * BLOCK_BYTES
+        for line in range(0, BLOCK_BYTES, LINE):
+            prefetch(mid + soon + line)
         g, j = np.int64(entries[e, 0]), np.int64(entries[e, 1])
         query, block = all_codes + (start + j) * QUERY_BYTES, g * BLOCK_BYTES
         passed = mid_hits(near + block, mid + block, halves + g * 4 * LANES, query, limits[1, j], out + m * 4 * LANES)
@@ -223,6 +213,9 @@ def look_far(
     """Keep the lanes that pass at the third depth: the value without its rest's norm, the last code, and with the further codes."""
     mid, far, steps, m = row + offsets[2], row + offsets[4], row + offsets[5], 0
     for i in range(n):
+        soon = far + np.int64(lanes[min(i + AHEAD, n - 1), 0]) * FAR_BYTES
+        for line in range(0, FAR_BYTES, LINE):
+            prefetch(soon + line)
         p, j = np.int64(lanes[i, 0]), np.int64(lanes[i, 1])
         query = codes.ctypes.data + (start + j) * QUERY_BYTES + QUERY_FAR
         rest = int16_at(mid + p // LANES * BLOCK_BYTES + (PAIRS - 1) * 4 * LANES + 4 * (p % LANES) + 2)
@@ -245,6 +238,9 @@ def look_deep(
     """Keep the lanes that pass at the last depth: the value without its rest's norm, the last code, and with the further codes."""
     far, deep, steps, m = row + offsets[4], row + offsets[6], row + offsets[7], 0
     for i in range(n):
+        soon = deep + np.int64(lanes[min(i + AHEAD, n - 1), 0]) * DEEP_BYTES
+        for line in range(0, DEEP_BYTES, LINE):
+            prefetch(soon + line)
         p, j = np.int64(lanes[i, 0]), np.int64(lanes[i, 1])
         query = codes.ctypes.data + (start + j) * QUERY_BYTES + QUERY_DEEP
         rest = int16_at(far + (p + 1) * FAR_BYTES - 2)

@@ -9,7 +9,6 @@ from spadework.kernels.codes import LANES
 from spadework.kernels.compile import compiled
 from spadework.kernels.encoding import between
 from spadework.kernels.looks import (
-    CHUNK,
     HIGHEST,
     QUERY_BYTES,
     by_query,
@@ -245,7 +244,7 @@ def _verify(
     "void(int64[::1], int64, int64, int16[:, ::1], int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
     " int64[:, ::1], float64[:, ::1], int64[::1], int32[::1], int64, int64, int64[:, ::1], int64[:, :, :, ::1],"
     " float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64, int64[::1], Tuple((int32[:, ::1],"
-    " int32[::1], int32[:, ::1], uint64[:, ::1], float32[::1], int64[::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], uint64[::1],"
+    " int32[::1], uint64[:, ::1], float32[::1], int64[::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], uint64[::1],"
     " int32[:, ::1], int32[:, ::1])))"
 )
 def _scan_piece(
@@ -276,7 +275,7 @@ def _scan_piece(
     room: tuple[np.ndarray, ...],
 ) -> None:
     """Compare queries `first` to `last` with every image, see `scan`."""
-    limits, of_groups, left, hits, feature, n_found, found, values, entries, masks, of_entries, lanes = room
+    limits, of_groups, hits, feature, n_found, found, values, entries, masks, of_entries, lanes = room
     kappa, depths = distances.shape[1], squares.shape[1]
     for image in range(images.shape[0]):
         row, base = images[image, 0], image * positions
@@ -311,7 +310,6 @@ def _scan_piece(
                     towards.ctypes.data + start * 4 * QUERY_PAIRS,
                     limits,
                     of_groups,
-                    left,
                     hits,
                 )
                 n_near = split(hits, n_hits, n, entries, masks)
@@ -407,7 +405,6 @@ def scan(
     strip = min(groups, STRIP)
     limits = np.empty((squares.shape[1], QUERIES), np.int32)
     of_groups = np.empty(QUERIES, np.int32)
-    left = np.empty((CHUNK * QUERIES // 4 + 4, 2), np.int32)
     hits = np.empty((strip * QUERIES // 4 + 1, 3), np.uint64)
     feature = np.empty(descriptors.shape[1], np.float32)
     n_found = np.empty(QUERIES, np.int64)
@@ -417,7 +414,7 @@ def scan(
     masks = np.empty(strip * QUERIES + 4, np.uint64)
     of_entries = np.empty((strip * QUERIES + 1, LANES), np.int32)
     lanes = np.empty((strip * QUERIES * LANES + 1, 3), np.int32)
-    room = (limits, of_groups, left, hits, feature, n_found, found, values, entries, masks, of_entries, lanes)
+    room = (limits, of_groups, hits, feature, n_found, found, values, entries, masks, of_entries, lanes)
     piece = take(taken)
     while piece < edges.shape[0] - 1:
         first, last = edges[piece], edges[piece + 1]

@@ -97,7 +97,7 @@ def _two_by_two(arguments: Any, builder: Any, pairs: int) -> list[list[Any]]:
     """
     codes, halves, queries, limits = arguments
     towards = [[_pair(builder, queries, QUERY_PAIRS * j + i) for i in range(pairs)] for j in range(2)]
-    found = []
+    found: list[list[Any]] = []
     for g in range(2):
         block = [_load(builder, codes, LANE_PAIRS, offset=4 * LANES * (pairs * g + i)) for i in range(pairs)]
         own = _load(builder, halves, LANE_VALUES, offset=4 * LANES * g, align=4)
@@ -113,7 +113,8 @@ def near_hits(typing: Any, codes: Any, halves: Any, queries: Any, limits: Any) -
     """For two queries and two groups: which lanes have half their squared norm less the dot product at most at the query's limit.
 
     codes: address of the groups' near blocks. halves: of their 32 int32. queries: of two times 2 * QUERY_PAIRS int16, one after
-    another, of which 16 are used. limits: of two int32. Returns uint64, sixteen bits for the first group and query, the first and second, the second and first, the rest.
+    another, of which 16 are used. limits: of two int32.
+    Returns uint64, sixteen bits for the first group and query, the first and second, the second and first, the rest.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -204,16 +205,6 @@ def lowest_bit(typing: Any, bits: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(BIT, 1))
-
-    return types.int64(types.uint64), generate
-
-
-@intrinsic
-def count_bits(typing: Any, bits: Any) -> Any:
-    """How many bits of a uint64 are set."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), generate
 
