@@ -22,7 +22,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = """
 errors
 check files
-images pyramid ranking calibration
+images canvas pyramid ranking calibration
 backbones storage retrieval entries kernels metrics scores
 search_index coreset kmeans mixture alignment
 gallery datasets

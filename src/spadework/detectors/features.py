@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from spadework import check
+from spadework.canvas import LEAST, choose_canvas, is_auto
 from spadework.detectors.base import Detector
 from spadework.errors import InputError
-from spadework.images import View
+from spadework.images import Picture, View
 from spadework.pyramid import UPSAMPLINGS, Pyramid, build
 
 
@@ -28,7 +29,9 @@ class NetworkDetector(Detector):
 
     needs: ClassVar[str] = "pyramid"
 
-    image_size: int | Sequence[int]
+    keeps_aspect: ClassVar[bool] = True  # pictures are fitted into a canvas, not stretched to it
+
+    image_size: int | Sequence[int] | str
     crop: int | Sequence[int] | None
 
     def _check_network(self) -> None:
@@ -36,13 +39,33 @@ class NetworkDetector(Detector):
         check.path(self.backbone, "backbone")
         if self.weights is not None:
             check.path(self.weights, "weights")
+        if self.crop is not None and is_auto(self.image_size):
+            raise InputError('image_size "auto" shows the whole picture: with crop, give a number.')
+        if isinstance(self.image_size, str) and not is_auto(self.image_size):
+            raise InputError(f'image_size must be a number, (height, width) or "auto", not {self.image_size!r}.')
         view = self._view()
         if self.crop is not None and (view.resize[0] < max(view.size) or len(view.resize) != 1):
             raise InputError(
                 f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
             )
 
+    def _choose_canvas(self, pictures: Sequence[Picture]) -> tuple[int, int] | None:
+        if self.crop is not None or not self.keeps_aspect:
+            return None
+        fixed = self.backbone_.fixed_size
+        if fixed is not None:  # another size than the network's is refused when it runs
+            return fixed if is_auto(self.image_size) else check.size(self.image_size, "image_size")
+        return choose_canvas(pictures, self.image_size, multiple=self.backbone_.multiple)
+
     def _view(self) -> View:
+        if self.crop is None and self.keeps_aspect:
+            canvas: tuple[int, int] | None = getattr(self, "canvas_", None)
+            if (
+                canvas is not None and self.canvas_of_ == self.settings()["image_size"]
+            ):  # else it was changed since `fit`
+                return View(canvas, pad=True)
+            if is_auto(self.image_size):
+                return View((LEAST, LEAST), pad=True)  # until `fit` has seen the pictures' sizes
         size = check.size(self.image_size, "image_size")
         if self.crop is None:
             return View(size)
@@ -67,7 +90,10 @@ class PyramidDetector(NetworkDetector):
         check.one_of(self.upsampling, "upsampling", UPSAMPLINGS)
         self._check_network()
         self._wanted_levels()
-        check_smoothing(self.smoothing, self._view())
+        if is_auto(self.image_size):
+            check.not_negative(self.smoothing, "smoothing")  # how large pictures are is not known yet
+        else:
+            check_smoothing(self.smoothing, self._view())
 
     def _pyramid(self, view: np.ndarray) -> Pyramid:
         maps, vectors = self.backbone_(view[None])

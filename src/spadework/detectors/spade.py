@@ -66,7 +66,8 @@ class Spade(PyramidDetector):
     Args:
         backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
         weights: a local weights file for "timm:" and "torchvision:".
-        image_size: what pictures are resized to: one side or (height, width), multiples of the network's coarsest stride (16).
+        image_size: how large pictures are seen: the side of a square of the same area, "auto" for what their own size asks for, or
+            (height, width), multiples of the network's coarsest stride (16). Aspect is kept; see docs/resolution.md.
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side, as in the paper.
         levels: which levels to use, counted from 1 at the finest; None for all.
         grid_stride: stride of the fine grid in pixels of the view. 4 is the paper's; 8 searches 16 times fewer pairs.
@@ -104,7 +105,7 @@ class Spade(PyramidDetector):
         backbone: str = "embedded",
         *,
         weights: str | os.PathLike[str] | None = None,
-        image_size: int | Sequence[int] = 256,
+        image_size: int | Sequence[int] | str = 256,
         crop: int | Sequence[int] | None = None,
         levels: Sequence[int] | None = None,
         grid_stride: int = 8,
@@ -335,7 +336,8 @@ class Spade(PyramidDetector):
         peaks = []
         for done, index in enumerate(map(int, chosen), 1):
             own = Pyramid(self.gallery_.levels(index), self.gallery_.globals[index])
-            _, small = self._scores(self._judge_pyramid(own, exclude=index))
+            size = self.gallery_.entries[index].size
+            _, small = self._scores(self._judge_pyramid(own, exclude=index), size)
             assert small is not None  # SPADE always has a map
             peaks.append(float(small.max()))
             if progress:
