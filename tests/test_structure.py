@@ -24,7 +24,7 @@ errors
 check files
 images canvas pyramid ranking calibration
 backbones storage retrieval entries kernels metrics scores
-search_index coreset kmeans mixture alignment
+search_index tiling coreset kmeans mixture alignment
 gallery datasets
 correspondence
 prediction

@@ -16,7 +16,7 @@ import numpy as np
 
 from spadework import check
 from spadework.calibration import choose_images
-from spadework.correspondence import MATCHINGS, correspond
+from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
@@ -26,6 +26,7 @@ from spadework.kernels import KERNELS, kernel_name, pruned
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.storage import ModelFolder
+from spadework.tiling import Tiling
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
 MAPS_FOR_PEAKS = 20  # where the image score needs no map, this many maps are searched to set the map threshold
@@ -181,10 +182,17 @@ class Spade(PyramidDetector):
             assert seen.pyramid is not None  # needs == "pyramid"
             if gallery is None:
                 codes = self.upsampling if self._prunes() else None
-                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage, codes=codes)
+                tiling = self._tiling()
+                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage, codes=codes, tiling=tiling)
             gallery.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
         if gallery is not None:
             gallery.complete()
+
+    def _tiling(self) -> Tiling | None:
+        """How a large canvas is cut; None for the paper's view, and where one tile is all."""
+        view = self._view()
+        tiling = Tiling.plan(view.size, multiple=self.backbone_.multiple) if view.pad else None
+        return tiling if tiling is not None and len(tiling) > 1 else None
 
     def _prunes(self) -> bool:
         """Whether searches use the kernel that wants a search index."""
@@ -282,20 +290,24 @@ class Spade(PyramidDetector):
 
     def _judge(self, seen: Seen) -> Judgement:
         assert seen.pyramid is not None  # needs == "pyramid"
-        return self._judge_pyramid(seen.pyramid)
+        tiling = self.gallery_.tiling
+        return self._judge_pyramid(seen.pyramid, None if tiling is None else tiling.cut(seen.pyramid.levels))
 
-    def _judge_pyramid(self, pyramid: Pyramid, *, exclude: int | None = None) -> Judgement:
+    def _judge_pyramid(
+        self, pyramid: Pyramid, tiles: Sequence[Pyramid] | None, *, exclude: int | None = None
+    ) -> Judgement:
         images, distances = self._retrieve(pyramid.global_vector, exclude)
-        found = correspond(
-            pyramid.levels,
-            self.gallery_,
-            images[: self.gallery_k],
-            kappa=self.kappa,
-            pyramid=self.pyramid,
-            upsampling=self.upsampling,
-            kernel=self.kernel,
-            threads=self.threads,
-        )
+        options: dict[str, Any] = {
+            "kappa": self.kappa,
+            "pyramid": self.pyramid,
+            "upsampling": self.upsampling,
+            "kernel": self.kernel,
+            "threads": self.threads,
+        }
+        if tiles is None:
+            found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options)
+        else:
+            found = correspond_tiles(tiles, self.gallery_, self.gallery_k, exclude=exclude, **options)
         names = [self.gallery_.entries[index].name for index in images[:5]]
         nearest = tuple(zip(names, (float(d) for d in distances), strict=False))
         return Judgement(found.distances, self._image_score(distances), found, nearest)
@@ -335,9 +347,9 @@ class Spade(PyramidDetector):
     def _map_peaks(self, chosen: np.ndarray, progress: Progress | None) -> np.ndarray:
         peaks = []
         for done, index in enumerate(map(int, chosen), 1):
-            own = Pyramid(self.gallery_.levels(index), self.gallery_.globals[index])
-            size = self.gallery_.entries[index].size
-            _, small = self._scores(self._judge_pyramid(own, exclude=index), size)
+            own, size = self.gallery_.pyramid(index), self.gallery_.entries[index].size
+            tiles = None if self.gallery_.tiling is None else self.gallery_.tile_pyramids(index)
+            _, small = self._scores(self._judge_pyramid(own, tiles, exclude=index), size)
             assert small is not None  # SPADE always has a map
             peaks.append(float(small.max()))
             if progress:
