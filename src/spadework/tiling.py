@@ -36,16 +36,19 @@ class Tiling:
     columns: tuple[int, ...]
 
     @classmethod
-    def plan(cls, size: tuple[int, int], *, multiple: int, side: int = SIDE, overlap: int = OVERLAP) -> Tiling:
+    def plan(
+        cls, size: tuple[int, int], *, multiple: int, side: int | None = None, overlap: int | None = None
+    ) -> Tiling:
         """Return the fewest tiles that cover a view, spread evenly; one that is the view itself where it is small enough.
 
         Args:
             size: (height, width) of the view, multiples of `multiple`.
             multiple: of the network's coarsest stride, in pixels; `side` and `overlap` are rounded to it.
-            side: of a tile.
-            overlap: of neighbours, at least.
+            side: of a tile; None for SIDE.
+            overlap: of neighbours, at least, but for rounding where they are spread; None for OVERLAP.
         """
-        side, overlap = (max(1, round(pixels / multiple)) * multiple for pixels in (side, overlap))
+        wanted = (SIDE if side is None else side, OVERLAP if overlap is None else overlap)
+        side, overlap = (max(1, round(pixels / multiple)) * multiple for pixels in wanted)
         rows, columns = (_starts(length, side, overlap, multiple) for length in size)
         return cls(size, (min(size[0], side), min(size[1], side)), rows, columns)
 
