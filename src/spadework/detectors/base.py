@@ -25,7 +25,7 @@ from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
 from spadework.detectors.configuration import Settings
-from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, work_ahead
+from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
 from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
@@ -217,7 +217,7 @@ class Detector(Settings, ABC):
         """Decode a few ahead, run the network ahead of whatever is done with its output; in order."""
         decoded = read_ahead(pictures, self._view(), names)
         alone = self.needs == "pyramid" and self.backbone_.threads == 1  # who allows one thread means it
-        yield from work_ahead(decoded, lambda item: self._see_one(*item), threads=1 if alone else PASSES)
+        yield from see_ahead(decoded, self._see_one, threads=1 if alone else PASSES)
 
     def _see_one(self, name: str, picture: Picture, decoded: Decoded) -> Seen | Failure:
         try:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from spadework import check
+from spadework.backbones.pieces import WHOLE, levels_in_pieces
 from spadework.canvas import LEAST, choose_canvas, is_auto
 from spadework.detectors.base import Detector
 from spadework.errors import InputError
@@ -96,12 +97,20 @@ class PyramidDetector(NetworkDetector):
             check_smoothing(self.smoothing, self._view())
 
     def _pyramid(self, view: np.ndarray) -> Pyramid:
-        maps, vectors = self.backbone_(view[None])
+        maps, vector = self._features(view)
         strides = list(self.backbone_.strides)
         chosen = self._levels(len(maps))
         kept = [strides[index] for index in chosen]
         grid = next((place for place, stride in enumerate(kept) if stride >= self.grid_stride), len(kept) - 1)
-        return build([maps[index][0] for index in chosen], vectors[0], grid_level=grid, pooling=self.pooling)
+        return build([maps[index] for index in chosen], vector, grid_level=grid, pooling=self.pooling)
+
+    def _features(self, view: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Level maps (C_l, H_l, W_l) and a global vector. A large view runs in pieces; the mean of its deepest level then stands for the whole."""
+        if view.shape[0] * view.shape[1] > WHOLE and self.backbone_.reach is not None:
+            maps = levels_in_pieces(self.backbone_, view, self.backbone_.reach)
+            return maps, maps[-1].mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+        levels, vectors = self.backbone_(view[None])
+        return [level[0] for level in levels], vectors[0]
 
     def _levels(self, available: int) -> list[int]:
         chosen = self._wanted_levels()
