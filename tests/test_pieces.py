@@ -101,7 +101,11 @@ def test_work_that_weighs_much_is_done_one_by_one():
     for weight, most_at_once in ((1, 3), (10, 1)):
         begun, finished, most = [], [], 0
         for result in work_ahead(
-            range(8), lambda item: begun.append(item) or item, threads=2, weight=lambda _, own=weight: own, most=9
+            range(8),
+            lambda item, seen=begun: seen.append(item) or item,
+            threads=2,
+            weight=lambda _, own=weight: own,
+            most=9,
         ):
             finished.append(result)
             most = max(most, len(begun) - len(finished) + 1)
