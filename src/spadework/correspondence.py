@@ -94,14 +94,13 @@ def correspond(
 def correspond_tiles(
     tiles: Sequence[Pyramid], gallery: Gallery, k: int, *, exclude: int | None = None, **options: Any
 ) -> Correspondence:
-    """As `correspond`, for a view in tiles: each is searched among the tiles most like it, wherever in an image these lie.
+    """As `correspond`, with its options, for a view in tiles: each is searched among the tiles most like it, wherever in an image these lie.
 
     Args:
         tiles: what each tile of the view holds, with its vector, as `Tiling.cut` gives it.
         gallery: the normal images, kept in tiles of the same tiling.
         k: how many tiles are searched for each.
         exclude: an image to leave out.
-        options: those of `correspond`.
 
     Returns:
         A correspondence on the fine grid of the whole view, also its positions; distances blended where tiles overlap, matches those of the
