@@ -66,7 +66,7 @@ def test_a_network_that_looks_at_all_of_a_picture_has_no_reach():
 def test_a_large_view_runs_in_pieces_and_answers_as_a_whole(monkeypatch):
     pictures, new = normal_pictures(3, (192, 256)), normal_pictures(2, (192, 256), start=30)
     settings = {**TINY, "image_size": (192, 256), "calibration_images": 2}
-    whole = Spade(**settings).fit(pictures)
+    whole = Spade(**settings).fit(pictures).predict(new)
     monkeypatch.setattr(features, "WHOLE", 128 * 128)
     monkeypatch.setattr(pieces, "SIDE", 96)
     monkeypatch.setattr(
@@ -74,7 +74,7 @@ def test_a_large_view_runs_in_pieces_and_answers_as_a_whole(monkeypatch):
     )
     parts = Spade(**settings).fit(pictures)
     assert parts.gallery_.globals.shape[1] == 256  # the mean of the deepest level stands for the whole
-    for one, other in zip(whole.predict(new), parts.predict(new), strict=True):
+    for one, other in zip(whole, parts.predict(new), strict=True):
         np.testing.assert_allclose(other.score_map, one.score_map, rtol=1e-3, atol=1e-4 * float(one.score_map.max()))
 
 
