@@ -115,6 +115,25 @@ def test_a_defect_is_found_and_explained_in_pixels_of_the_normal_picture(model):
         assert told.normal_box == told.box
 
 
+def test_with_a_search_radius_a_canvas_is_not_cut_and_one_that_was_is_searched_tile_by_tile_in_place(model):
+    whole = Spade(**SETTINGS, search_radius=8).fit(normal_pictures(4, (96, 160)))
+    assert whole.gallery_.tiling is None
+    model.search_radius = 8
+    try:
+        found, wanted = (each.predict(normal_picture(83, (96, 160)))[0] for each in (model, whole))
+    finally:
+        model.search_radius = None
+    rows, columns = found.correspondence.positions // 20, found.correspondence.positions % 20
+    y, x = np.mgrid[:12, :20]
+    assert np.hypot(rows - y, columns - x).max() <= 1  # 8 pixels are one place
+    # Levels are brought to the fine grid within a tile, so distances differ where that ends; in the middle they are the same.
+    np.testing.assert_allclose(
+        found.correspondence.distances[1:3, 1:4], wanted.correspondence.distances[1:3, 1:4], rtol=1e-3
+    )
+    vector = model.gallery_.tile_pyramids(0)[2].global_vector
+    assert set(model.gallery_.nearest_tiles(vector, 9, exclude=1, place=2).tolist()) == {2, 14, 20}
+
+
 def test_a_picture_left_out_leaves_out_all_its_tiles(model):
     gallery = model.gallery_
     own = gallery.tile_pyramids(1)

@@ -250,14 +250,21 @@ class Gallery:
         """
         return self._retrieval.nearest(global_vector, k, exclude=exclude)
 
-    def nearest_tiles(self, vector: np.ndarray, k: int, *, exclude: int | None = None) -> np.ndarray:
+    def nearest_tiles(
+        self, vector: np.ndarray, k: int, *, exclude: int | None = None, place: int | None = None
+    ) -> np.ndarray:
         """Return the rows, int64 (k,), of the `k` tiles of any image whose vectors lie nearest, nearest first; all if there are fewer.
 
         Args:
             vector: the mean of a tile's coarsest level, float32 (C,).
             k: how many, at least 1.
             exclude: an image whose tiles are left out.
+            place: which tile of each image to choose among; None for all of them.
         """
+        if place is not None:
+            images = np.array([image for image in range(len(self)) if image != exclude])
+            vectors = self.folder.read("tile_vectors")[place :: self.tiles][images].astype(np.float64)
+            return images[np.argsort(((vectors - vector) ** 2).sum(axis=1), kind="stable")[:k]] * self.tiles + place
         gone = None if exclude is None else slice(exclude * self.tiles, (exclude + 1) * self.tiles)
         return self._tile_retrieval.nearest(vector, k, exclude=gone)[0]
 
