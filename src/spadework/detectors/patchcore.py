@@ -248,10 +248,15 @@ class PatchCore(PyramidDetector):
         return np.arange(grid[0] * grid[1]).reshape(grid)[self._view().cells(tuple(shape), grid)].reshape(-1)
 
     def _score(
-        self, patches: np.ndarray, distances: np.ndarray, matches: np.ndarray, bank: np.ndarray, shown: np.ndarray
+        self,
+        patches: np.ndarray,
+        distances: np.ndarray,
+        matches: np.ndarray,
+        bank: np.ndarray,
+        shown: np.ndarray | None = None,
     ) -> float:
-        """The largest squared distance of a patch that is `shown` to its match in the bank, weighed if so set."""
-        worst = int(shown[distances[shown].argmax()])
+        """The largest squared distance of a patch, one of those `shown`, to its match in the bank, weighed if so set."""
+        worst = int(distances.argmax() if shown is None else shown[distances[shown].argmax()])
         weight = self._weight(patches[worst], bank, int(matches[worst])) if self.reweighting else 1.0
         return weight * float(distances[worst])
 
