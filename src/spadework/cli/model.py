@@ -334,6 +334,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
         "detector": detector.name,
         "backbone": folder.header["backbone"],
         "normal_images": detector.n_normal_,
+        "canvas": folder.header.get("canvas"),
         "search_index": None if gallery is None else gallery.index_summary(),
         "megabytes": round(size / 2**20, 1),
         "threshold": {
