@@ -12,6 +12,7 @@ from PIL import Image
 
 from spadework import Spade, load
 from spadework.canvas import LEAST, MOST, choose_canvas
+from spadework.cli.options import chosen_settings
 from spadework.detectors import get_detector
 from spadework.errors import InputError
 from spadework.images import View, picture_size, read_image
@@ -265,3 +266,10 @@ def test_a_crop_is_as_in_the_paper_and_wants_a_number():
 def test_another_word_is_refused(size):
     with pytest.raises(InputError, match='image_size must be a number, .* or "auto"'):
         Spade(image_size=size).fit(normal_pictures(2))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("320", 320), ("480x640", (480, 640)), ("auto", "auto"), ("x", "x"), ("1x2x3", "1x2x3")]
+)
+def test_a_size_on_the_command_line(text, size):
+    assert chosen_settings([], image_size=text) == {"image_size": size}
