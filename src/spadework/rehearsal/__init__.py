@@ -1,0 +1,1 @@
+"""The rehearsal: which settings find defects that were planted on normal pictures."""
