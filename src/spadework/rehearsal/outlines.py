@@ -49,7 +49,9 @@ def stroke(y: int, x: int, shape: tuple[int, ...], diameter: float, rng: np.rand
 def _around(y: int, x: int, shape: tuple[int, ...], reach: float) -> tuple[Box, tuple[np.ndarray, np.ndarray]]:
     """The box that reaches so far from a place, within the picture, and its pixels' offsets (h, 1) and (1, w) from the place."""
     far = int(np.ceil(reach)) + 1
-    rows, columns = (slice(max(0, at - far), min(side, at + far + 1)) for at, side in zip((y, x), shape[:2], strict=True))
+    rows, columns = (
+        slice(max(0, at - far), min(side, at + far + 1)) for at, side in zip((y, x), shape[:2], strict=True)
+    )
     dy = np.arange(rows.start, rows.stop)[:, None] - float(y)
     dx = np.arange(columns.start, columns.stop)[None, :] - float(x)
     return (rows, columns), (dy, dx)
@@ -63,4 +65,4 @@ def visible(old: np.ndarray, new: np.ndarray, diameter: float) -> np.ndarray:
     room = cv2.copyMakeBorder(seen, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=0)
     closed = cv2.morphologyEx(room, cv2.MORPH_CLOSE, disc)[reach:-reach, reach:-reach]
     _, labels, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(closed), connectivity=8)
-    return np.asarray(stats[:, cv2.CC_STAT_AREA][labels] >= SPECK) & (closed > 0)
+    return np.asarray((stats[:, cv2.CC_STAT_AREA][labels] >= SPECK) & (closed > 0))

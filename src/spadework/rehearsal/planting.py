@@ -1,10 +1,11 @@
 """Planted defects: what could be wrong with a part, put on pictures of good ones, where and how large is known to the pixel.
 
 In: a normal picture and another one, uint8 (H, W, 3); a seeded generator. Out: `Planted`: the picture with one defect, and its mask.
-A defect has a kind, an outline (an uneven blob, or a stroke), a size from SMALLEST to LARGEST of the picture's shorter side, and a strength from 0 (barely visible) to 1
-(plain). What lies within the outline is replaced by what the kind makes of it, blended over the outline's edge. Only the part is touched, not a plain
-ground around it. The mask is where the picture really changed; a draw that changes nothing is drawn again.
-Sources: Li et al. 2021, CutPaste; Zavrtanik et al. 2021, DRAEM (foreign texture); Schlueter et al. 2022, Natural Synthetic Anomalies (blending, foreground, sizes).
+A defect has a kind, an outline (an uneven blob, or a stroke), a size from SMALLEST to LARGEST of the picture's shorter side, and a strength from 0
+(barely visible) to 1 (plain). What lies within the outline is replaced by what the kind makes of it, blended over the outline's edge. Only the part is
+touched, not a plain ground around it. The mask is where the picture really changed; a draw that changes nothing is drawn again.
+Sources: Li et al. 2021, CutPaste; Zavrtanik et al. 2021, DRAEM (foreign texture); Schlueter et al. 2022, Natural Synthetic Anomalies (blending,
+foreground, sizes).
 """
 
 from __future__ import annotations
@@ -102,17 +103,17 @@ def _foreign(site: Site) -> np.ndarray:
 
 
 def _mixed(site: Site, piece: np.ndarray) -> np.ndarray:
-    return site.here + (piece - site.here) * np.float32(0.4 + 0.6 * site.strength)
+    return np.asarray(site.here + (piece - site.here) * np.float32(0.4 + 0.6 * site.strength))
 
 
 def _stained(site: Site) -> np.ndarray:
     """Lighter, darker or of another colour."""
-    return site.here + site.tint(site.between(7, 90))
+    return np.asarray(site.here + site.tint(site.between(7, 90)))
 
 
 def _scratched(site: Site) -> np.ndarray:
     """As a stain, but a stroke: see `outline`."""
-    return site.here + site.tint(site.between(10, 120))
+    return np.asarray(site.here + site.tint(site.between(10, 120)))
 
 
 def _missing(site: Site) -> np.ndarray:
@@ -147,7 +148,7 @@ def _grained(site: Site) -> np.ndarray:
     grain = float(np.exp(site.rng.uniform(np.log(0.4), np.log(max(0.5, site.diameter / 6)))))
     noise = cv2.GaussianBlur(noise, (0, 0), grain, borderType=cv2.BORDER_REFLECT)
     noise *= np.float32(site.between(5, 45) / max(float(noise.std()), 1e-3))
-    return here + noise[..., None]
+    return np.asarray(here + noise[..., None])
 
 
 KINDS: dict[str, Callable[[Site], np.ndarray]] = {
@@ -177,7 +178,9 @@ def plant(picture: np.ndarray, donor: np.ndarray, *, rng: np.random.Generator, k
     strength = float(rng.random())
     kind = str(rng.choice(list(KINDS))) if kind is None else kind
     for attempt in range(TRIES):
-        name = kind if attempt < TRIES // 2 else ("stain", "scratch")[attempt % 2]  # some pictures have nothing to move or to blur
+        name = (
+            kind if attempt < TRIES // 2 else ("stain", "scratch")[attempt % 2]
+        )  # some pictures have nothing to move or to blur
         source = donor if rng.random() < 0.5 else picture
         found = _attempt(name, picture, source, part, size * side, min(1.0, strength + 0.08 * attempt), rng)
         if found is not None:
@@ -206,9 +209,12 @@ def _attempt(
     box, alpha = outline(y, x, picture.shape, diameter, rng)
     site = Site(picture, donor, box, part, diameter, strength, rng)
     blended = site.here + (KINDS[kind](site) - site.here) * alpha[..., None]
-    own = cv2.resize(part.astype(np.uint8), (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)[box]
+    rows, columns = (
+        np.arange(own.start, own.stop) * small // side
+        for own, small, side in zip(box, part.shape, picture.shape[:2], strict=True)
+    )
     new = np.clip(np.rint(blended), 0, 255).astype(np.uint8)
-    mask = visible(picture[box], new, diameter) & (own > 0)
+    mask = visible(picture[box], new, diameter) & part[np.ix_(rows, columns)]
     if mask.sum() < LEAST_PIXELS:
         return None
     changed, whole = picture.copy(), np.zeros(picture.shape[:2], bool)
@@ -241,7 +247,5 @@ def _place(part: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -
     """A place of the part, in pixels of the picture."""
     cells = np.flatnonzero(part)
     y, x = divmod(int(cells[rng.integers(len(cells))]), part.shape[1])
-    return tuple(  # type: ignore[return-value]
-        min(side - 1, int((at + rng.random()) * side / small))
-        for at, side, small in zip((y, x), shape[:2], part.shape, strict=True)
-    )
+    tall, wide = shape[0] / part.shape[0], shape[1] / part.shape[1]
+    return min(shape[0] - 1, int((y + rng.random()) * tall)), min(shape[1] - 1, int((x + rng.random()) * wide))
