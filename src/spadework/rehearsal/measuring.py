@@ -1,13 +1,13 @@
 """How well planted defects are told from what is normal, and whether one candidate does so better than another.
 
-In: score maps (h, w) of normal pictures and of pictures with planted defects, their masks and image scores. Out: `Outcome`: image ROCAUC, pixel ROCAUC and PRO as
-`spadework.metrics` has them, and the same three over draws of the pictures, with replacement: the same draws for every candidate, so that two can be
-compared by pairs.
+In: score maps (h, w) of normal pictures and of pictures with planted defects, their masks and image scores. Out: `Outcome`: image ROCAUC, pixel
+ROCAUC and PRO as `spadework.metrics` has them, and their mean over draws of the pictures, with replacement: the same draws for every candidate, so that
+two can be compared by pairs.
 Letters: `G` normal pictures, `P` planted ones, `B` draws.
 
-Each measure is a mean over planted defects of how each stands among what is normal: image ROCAUC of the share of normal pictures that score below it, pixel ROCAUC of the same
-share of normal pixels over its pixels, PRO of the area that its regions' pixels cover (see `spadework.ranking`). A draw only weighs these shares anew; the pool of
-normal pixels stays, for it is large.
+Each measure is a mean over planted defects of how each stands among what is normal: image ROCAUC of the share of normal pictures that score below it,
+pixel ROCAUC of the same share of normal pixels over its pixels, PRO of the area that its regions' pixels cover (see `spadework.ranking`). A draw only
+weighs these shares anew; the pool of normal pixels stays, for it is large.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class Measuring:
                 self._of_planted @ area / np.maximum(self._of_planted @ regions, 1),
             ]
         )
-        measures = wins.mean(), below.sum() / count.sum(), area.sum() / regions.sum()
-        return Outcome(*(float(value) for value in measures), draws=draws.mean(axis=0))
+        pixel_auroc, pro = float(below.sum() / count.sum()), float(area.sum() / regions.sum())
+        return Outcome(float(wins.mean()), pixel_auroc, pro, draws.mean(axis=0))
 
 
 def _wins(scores: np.ndarray, normal: np.ndarray) -> np.ndarray:
