@@ -66,7 +66,7 @@ class Stage:
     @cached_property
     def shapes(self) -> list[tuple[int, int]]:
         """(height, width) of the tested pictures, (G,)."""
-        return [load(picture).shape[:2] for picture in self.pictures[: self.tested]]  # type: ignore[misc]
+        return [load(picture).shape[:2] for picture in self.pictures[: self.tested]]
 
     def held_out(self, act: Act) -> np.ndarray:
         """Which of the N pictures an act must not be compared with: bool (N,)."""
