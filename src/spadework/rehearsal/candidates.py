@@ -19,7 +19,7 @@ Changes = dict[str, Any]
 SIZES = (192, 320, 384, 512)  # sides of the view
 GROWN = 1.5  # a view is at most so much larger than the pictures are
 GRIDS = (12, 96)  # places a side of the fine grid, at least and at most
-SMOOTHINGS = (2.0, 6.0, 8.0)
+SMOOTHINGS = (2.0, 4.0, 6.0, 8.0)
 GALLERIES = (100, 200)
 SCORES = (1, 5, 50)  # nearest images in the image score
 
@@ -28,7 +28,8 @@ SCORES = (1, 5, 50)  # nearest images in the image score
 class Facts:
     """What candidates depend on.
 
-    side: the median shorter side of the pictures. pictures: how many stay when a fold is held out. strides: of the network's levels. multiple: of its view's sides.
+    side: the median shorter side of the pictures. pictures: how many stay when a fold is held out.
+    strides: of the network's levels. multiple: of its view's sides.
     """
 
     side: float
@@ -155,4 +156,4 @@ def cost(settings: Mapping[str, Any], facts: Facts) -> float:
     search = 25.0 * (tall * wide / 1024) ** 1.5 * (images / 50) ** 0.6
     if settings["image_score"] == "nearest-images":
         search += 0.1 * settings["image_k"] / 50
-    return 6.0 * height * width / 65536 + search
+    return float(6.0 * height * width / 65536 + search)

@@ -1,10 +1,11 @@
 """The choice: one setting after another is tried, and left alone unless another value is clearly better.
 
 In: a stage, the settings to start from, a network, a time budget. Out: `Tuning`: the settings chosen and the table of what was tried.
-1. The settings as they are judge all acts. Whatever only counts after the search (smoothing, image score) is measured on the same distances, for every candidate.
-2. For each axis of `candidates`, its values are tried with the best settings so far. The best of them is taken if it is better by more than one standard error of
-   the difference, by pairs over the same draws of pictures; else nothing changes. Of those that are not clearly worse than the best, and clearly better than
-   before, the cheapest is taken.
+1. The settings as they are judge all acts. Whatever only counts after the search (smoothing, image score) is measured on the same distances, for
+   every candidate.
+2. For each axis of `candidates`, its values are tried with the best settings so far. The best of them is taken if it is better by more than one standard
+   error of the difference, by pairs over the same draws of pictures; else nothing changes. Of those that are not clearly worse than the best, and clearly
+   better than before, the cheapest is taken.
 3. Before a candidate starts, its time is estimated from those before it; one that would not end within the budget is left out, and the table says so.
 """
 
