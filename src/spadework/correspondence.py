@@ -16,7 +16,8 @@ import numpy as np
 
 from spadework.errors import InputError
 from spadework.gallery import Gallery
-from spadework.kernels import Kernel, Nearest, get_kernel, kernel_name, merge, pruned
+from spadework.kernels import Kernel, Nearest, get_kernel, kernel_name, merge, pruned, window
+from spadework.kernels.window import Window
 from spadework.pyramid import descriptors, upsample
 
 MATCHINGS = frozenset({"concatenate", "ensemble"})
@@ -49,8 +50,9 @@ def correspond(
     upsampling: str = "bilinear",
     kernel: str = "auto",
     threads: int | None = None,
+    within: Window | None = None,
 ) -> Correspondence:
-    """Find the nearest descriptors of every fine position among all positions of `images`.
+    """Find the nearest descriptors of every fine position among all positions of `images`, or those within a window around it.
 
     Args:
         levels: the image's level maps, (H_l, W_l, C_l) float32 each, shaped like the gallery's.
@@ -62,6 +64,8 @@ def correspond(
         upsampling: how coarser levels reach the fine grid, "bilinear" or "nearest".
         kernel: a name in `spadework.kernels.KERNELS`, or "auto".
         threads: of the compiled kernel; None for the environment's SPADEWORK_THREADS or all cores.
+        within: the part of each image that a position is compared with; None for all of it. Where it holds fewer than `kappa`
+            descriptors in all images together, the score is the mean of those there are.
 
     Raises:
         InputError: `kappa` exceeds the number of descriptors to search, or the levels have other shapes than the gallery's.
@@ -70,14 +74,17 @@ def correspond(
     chosen = [int(image) for image in images]
     name = kernel_name(kernel)
     if pyramid == "ensemble":
-        return _ensemble(levels, gallery, chosen, kappa, partial(get_kernel(name), threads=threads))
+        return _ensemble(levels, gallery, chosen, kappa, partial(get_kernel(name), threads=threads), within)
     height, width = gallery.geometry.grid
     _check_kappa(kappa, height * width, len(chosen))
     found = None
     if name == "pruned" and kappa <= pruned.NOT_FOR:
         coded, layout, axes = gallery.coded(chosen, upsampling=upsampling)
         record = np.ascontiguousarray(gallery.geometry.pack(levels), np.float32)
-        found = pruned.search(record, layout, coded, layout, axes, kappa=kappa, threads=threads)
+        if within is None or within.covers(layout.grid):
+            found = pruned.search(record, layout, coded, layout, axes, kappa=kappa, threads=threads)
+        else:
+            found = window.search(record, coded, layout, axes, within, kappa=kappa, threads=threads)
     if found is None:
         queries = descriptors(levels, upsampling=upsampling)
         found = _search(
@@ -86,6 +93,8 @@ def correspond(
             chosen,
             kappa,
             get_kernel("blocked" if name == "pruned" else name),
+            gallery.geometry.grid,
+            within,
         )
     return _on_grid(found, gallery.geometry.grid, np.array(chosen))
 
@@ -97,12 +106,20 @@ def _check_kappa(kappa: int, positions: int, images: int) -> None:
 
 
 def _search(
-    queries: np.ndarray, block: Callable[[list[int]], np.ndarray], images: list[int], kappa: int, search: Kernel
+    queries: np.ndarray,
+    block: Callable[[list[int]], np.ndarray],
+    images: list[int],
+    kappa: int,
+    search: Kernel,
+    grid: tuple[int, int],
+    within: Window | None,
 ) -> Nearest:
     """Search `images` block by block; indices count rows over all of them in the order given."""
     positions = len(queries)  # test and gallery images have the same grid
     _check_kappa(kappa, positions, len(images))
     step = max(1, BLOCK_BYTES // (queries.shape[1] * 4 * positions))
+    if within is not None and not within.covers(grid):
+        return window.search_plainly(queries, block, images, grid, within, search, kappa=kappa, block=step)
     best: Nearest | None = None
     for start in range(0, len(images), step):
         rows = block(images[start : start + step])
@@ -115,8 +132,11 @@ def _search(
 def _on_grid(found: Nearest, grid: tuple[int, int], images: np.ndarray) -> Correspondence:
     positions = grid[0] * grid[1]
     nearest = found.indices[:, 0]
+    there = np.isfinite(found.distances)
+    every: bool = there.all()  # a window may hold fewer than kappa
+    means = found.distances.mean(axis=1) if every else found.distances.mean(axis=1, where=there)
     return Correspondence(
-        distances=found.distances.mean(axis=1).reshape(grid),
+        distances=means.reshape(grid),
         images=images[nearest // positions].reshape(grid),
         positions=(nearest % positions).reshape(grid),
         nearest=found.distances[:, 0].reshape(grid),
@@ -124,7 +144,12 @@ def _on_grid(found: Nearest, grid: tuple[int, int], images: np.ndarray) -> Corre
 
 
 def _ensemble(
-    levels: Sequence[np.ndarray], gallery: Gallery, images: list[int], kappa: int, search: Kernel
+    levels: Sequence[np.ndarray],
+    gallery: Gallery,
+    images: list[int],
+    kappa: int,
+    search: Kernel,
+    within: Window | None,
 ) -> Correspondence:
     height, width = gallery.geometry.grid
     total = np.zeros((height, width))
@@ -135,7 +160,8 @@ def _ensemble(
         def block(part: list[int], index: int = index, channels: int = channels) -> np.ndarray:
             return np.concatenate([gallery.levels(i)[index].reshape(-1, channels) for i in part]).astype(np.float32)
 
-        found = _search(level.reshape(-1, channels), block, images, kappa, search)
+        grid = (level.shape[0], level.shape[1])
+        found = _search(level.reshape(-1, channels), block, images, kappa, search, grid, within)
         own = _on_grid(found, level.shape[:2], np.array(images))
         finest = finest or own
         total += upsample(own.distances[..., None], height, width)[..., 0]

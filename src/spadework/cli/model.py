@@ -36,6 +36,7 @@ def fit(
     backbone: options.Backbone = None,
     weights: options.Weights = None,
     image_size: options.ImageSize = None,
+    search_radius: options.SearchRadius = None,
     storage: options.Storage = None,
     paper: options.Paper = False,
     settings: options.Settings = [],  # noqa: B006 - Typer reads it as "none given"
@@ -62,6 +63,7 @@ def fit(
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: exists. Choose another name, or replace it with --overwrite.")
     given = {"max_false_alarms": max_false_alarms, "backbone": backbone, "weights": weights, "image_size": image_size}
+    given["search_radius"] = search_radius
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
     with progress_bar() as progress:

@@ -47,6 +47,15 @@ ImageSize = Annotated[
         metavar="PIXELS", help="What pictures are resized to before inspection.  [default: 256]", show_default=False
     ),
 ]
+SearchRadius = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="For parts that lie alike in all pictures: compare each place only with what lies within so many pixels of it.  "
+        "[default: everywhere]",
+        show_default=False,
+    ),
+]
 FalseAlarms = Annotated[
     float | None,
     typer.Option(
