@@ -154,6 +154,8 @@ def cost(settings: Mapping[str, Any], facts: Facts) -> float:
     tall, wide = grid(settings, facts.strides)
     images = min(settings["gallery_k"], facts.pictures)
     search = 25.0 * (tall * wide / 1024) ** 1.5 * (images / 50) ** 0.6
+    if settings.get("search_radius") is not None:
+        search *= min(1.0, 0.1 + (2 * settings["search_radius"] / facts.side) ** 2)
     if settings["image_score"] == "nearest-images":
         search += 0.1 * settings["image_k"] / 50
     return float(6.0 * height * width / 65536 + search)
