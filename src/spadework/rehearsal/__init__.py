@@ -17,6 +17,7 @@ from spadework import check
 from spadework.backbones import Backbone
 from spadework.errors import InputError
 from spadework.images import Picture
+from spadework.kernels import pruned
 from spadework.rehearsal.candidates import Facts
 from spadework.rehearsal.choice import Choice, Progress, Tried, Tuning
 from spadework.rehearsal.network import RememberingNetwork
@@ -68,6 +69,7 @@ def rehearse(
     sides = [min(shape) for shape in stage.shapes]
     learnt = len(stage.pictures) - math.ceil(len(stage.pictures) / (1 + stage.folds.max()))
     facts = Facts(float(np.median(sides)), learnt, backbone.strides, backbone.multiple)
+    pruned.warm_up()  # compiled now, the first candidate's time tells of the others'
     network = RememberingNetwork(backbone)
     try:
         choice = Choice(stage, settings, network, facts, deadline=started + limit, progress=progress)

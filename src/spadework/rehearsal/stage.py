@@ -21,8 +21,8 @@ from spadework.rehearsal.measuring import compared_mask
 from spadework.rehearsal.planting import KINDS, Planted, plant
 
 MOST = 200  # pictures that are learnt from
-TESTED = 48  # of them are tested untouched, at most
-PLANTED = 120  # defects
+TESTED = 40  # of them are tested untouched, at most
+PLANTED = 80  # defects
 FOLDS = 5
 FEWEST = 8  # pictures
 KEEP_BYTES = 1 << 30  # of decoded pictures in memory; beyond, they are read again for every candidate
