@@ -1,6 +1,6 @@
 """How large pictures are seen: quality and time against `image_size`, and small defects in large pictures.
 
-    python benchmarks/resolution.py [--data DATASET...] [--sizes N...] [--keep FOLDER] [--seed N] [--only WORD]
+    python benchmarks/resolution.py [--data DATASET...] [--sizes SIZE...] [--keep FOLDER] [--seed N] [--only WORD]
 
 "stretched" is what was done before there was a canvas: every picture stretched to a square of 256 pixels. Rendered parts have faint defects, as in
 benchmarks/backbone.py. "large" parts are rendered at 2,000 x 1,500 pixels (width x height); their defects are discs of 12 pixels across, 60 grey levels
@@ -121,14 +121,15 @@ def _wanted(options: argparse.Namespace, name: str) -> bool:
 
 
 def run(options: argparse.Namespace, temporary: Path) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for name, category in sets(options, temporary):
         if not _wanted(options, name):
             continue
-        # "auto" is the canvas of 256 where that is the least: it is measured all the same
-        for how in ("stretched", *(options.sizes or ((64,) if options.tiny else (256, 384, 512))), "auto"):
-            size = (64 if options.tiny else 256) if how == "stretched" else how
-            rows.append(measured(name, category, str(how), {"image_size": size}))
+        for how in options.sizes or (
+            ("stretched", "64") if options.tiny else ("stretched", "256", "384", "512", "auto")
+        ):
+            side = ("64" if options.tiny else "256") if how == "stretched" else how
+            rows.append(measured(name, category, how, {"image_size": int(side) if side.isdecimal() else side}))
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -136,7 +137,7 @@ def run(options: argparse.Namespace, temporary: Path) -> list[Row]:
 def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--data", nargs="*", default=[], help="folders of data sets")
-    arguments.add_argument("--sizes", type=int, nargs="*", help="values of image_size beside stretched and auto")
+    arguments.add_argument("--sizes", nargs="+", help='values of image_size, or "stretched"')
     arguments.add_argument("--seed", type=int, default=100, help="of the rendered parts")
     arguments.add_argument("--keep", type=Path, help="folder for the rendered parts; used again if they are there")
     arguments.add_argument("--only", metavar="WORD", help="only pictures whose name holds this")
