@@ -66,6 +66,7 @@ def write_large(folder: Path, category: str, seed: int, *, n_train: int, n_good:
                 picture[mask > 0] = np.clip(picture[mask > 0].astype(int) + level, 0, 255)
                 _save(folder / category / "ground_truth" / kind / f"{index:03d}_mask.png", mask)
             _save(folder / category / split / kind / f"{index:03d}.png", picture[..., ::-1])
+    (folder / category / "done").touch()
 
 
 def _save(path: Path, picture: np.ndarray) -> None:
@@ -110,7 +111,7 @@ def sets(options: argparse.Namespace, temporary: Path) -> list[tuple[str, Catego
     counts = {"n_train": 3, "n_good": 1, "n_bad": 1} if tiny else {"n_train": 16, "n_good": 6, "n_bad": 10}
     for category in LARGE[: 1 if tiny else None]:
         if _wanted(options, f"large: {category}"):
-            if not (large / category).exists():
+            if not (large / category / "done").exists():
                 write_large(large, category, options.seed, width=width, **counts)
             found += [(f"large: {each.name}", each) for each in open_dataset(large).categories if each.name == category]
     return found
