@@ -18,7 +18,7 @@ from spadework import check
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond
 from spadework.detectors.features import PyramidDetector
-from spadework.detectors.placing import window_of
+from spadework.detectors.placing import Alignment, measure, warn_of_harm, window_of
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
@@ -315,6 +315,7 @@ class Spade(PyramidDetector):
 
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Each image against all the others, from what the gallery holds of it: no forward pass."""
+        warn_of_harm(self)
         chosen = self._left_out(self.gallery_)
         self._scored(self.gallery_)
         if self.image_score == "map":
@@ -355,6 +356,11 @@ class Spade(PyramidDetector):
         """Image scores by the nearest images, of each image against all the others."""
         found = [gallery.nearest_images(gallery.globals[i], self.image_k, exclude=int(i))[1].mean() for i in chosen]
         return np.array(found, np.float64)
+
+    def alignment(self) -> Alignment | None:
+        """Tell whether the normal pictures lie alike, so that `search_radius` makes sense, and what it would do; None for fewer than three."""
+        self._check_fitted()
+        return measure(self)
 
     def verify(self) -> None:
         """Read the whole model and check every checksum. Raises ModelError at the first damage."""
