@@ -186,7 +186,7 @@ def warn_of_harm(model: Spade) -> None:
 
 
 def _risen(row: Within) -> str:
-    return "" if row.rise is None else f", and normal parts score {row.rise:.2f} times as high as without"
+    return "" if row.rise is None else f", and with that radius normal parts score {row.rise:.2f} times as high"
 
 
 def _of_one(model: Spade, index: int, radii: Sequence[float], rises: bool, rng: np.random.Generator) -> np.ndarray:
