@@ -13,7 +13,7 @@ from test_search_radius import SIDE, plate
 
 from spadework import Spade
 from spadework.datasets.synthetic import render
-from spadework.detectors.placing import Alignment, Within, measure
+from spadework.detectors.placing import Alignment, SearchRadiusWarning, Within, measure
 
 SETTINGS = {"image_size": SIDE, "calibration_images": 0}
 
@@ -128,10 +128,12 @@ def test_the_kernels_that_take_seconds_tell_no_rise():
 
 
 def test_a_radius_on_pictures_that_are_not_aligned_is_warned_of(boards):
-    with pytest.warns(UserWarning, match=r"search_radius=8: the normal pictures are not aligned so well. Only \d+%"):
+    with pytest.warns(
+        SearchRadiusWarning, match=r"search_radius=8: the normal pictures are not aligned so well. Only \d+%"
+    ):
         fitted(laid(boards, turn=180), search_radius=8)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", SearchRadiusWarning)
         fitted(boards, search_radius=16)
         fitted(laid(boards, turn=180))
         fitted(boards[:2], search_radius=8)  # too few to tell

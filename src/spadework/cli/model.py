@@ -51,6 +51,7 @@ def fit(
     The threshold is set from the same pictures, each compared with all the others; no defect is needed.
     """
     from spadework.benchmark import make_detector
+    from spadework.detectors.placing import SearchRadiusWarning
     from spadework.errors import OutputError
 
     if output.exists() and not overwrite:
@@ -60,10 +61,10 @@ def fit(
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
     with progress_bar() as progress, warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("always", SearchRadiusWarning)
         model.fit(normal, path=output, bad_files="raise" if strict else "skip", progress=progress)
     _report_skipped(model)
-    said = [str(warning.message) for warning in warned if issubclass(warning.category, UserWarning)]
+    said = [str(warning.message) for warning in warned if issubclass(warning.category, SearchRadiusWarning)]
     for text in said:
         note(f"warning: {text}")
     summary = model_summary(model) | {"fit_seconds": round(model.fit_seconds_, 2)} | _skipped_json(model)

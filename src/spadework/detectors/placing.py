@@ -41,6 +41,10 @@ TOO_FEW = 0.75  # a search radius that keeps fewer matches than this,
 HARM = 1.1  # and raises the scores of normal parts more than so many times, does harm
 
 
+class SearchRadiusWarning(Warning):
+    """A search radius does harm. No UserWarning: those are ignored while pictures are read, in threads, which may outlast the reading."""
+
+
 @dataclass(frozen=True)
 class Within:
     """What lies within a radius.
@@ -181,6 +185,7 @@ def warn_of_harm(model: Spade) -> None:
             f"search_radius={radius:g}: the normal pictures are not aligned so well. Only {row.share:.0%} of places have their best match "
             f"within {radius:g} pixels{_risen(row)}, so defects may be missed. Widen it or leave it out; "
             "`spadework info MODEL --alignment` tells more.",
+            SearchRadiusWarning,
             stacklevel=2,
         )
 
