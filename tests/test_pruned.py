@@ -176,6 +176,15 @@ def test_threads_change_nothing(threads, always):
     np.testing.assert_array_equal(one.indices, many.indices)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 15, 64, 2352])
+def test_pieces_are_all_queries_once_and_enough_for_all_threads(count, threads):
+    edges = pruned.pieces(count, threads)
+    assert edges[0] == 0 and edges[-1] == count and (np.diff(edges) > 0).all()
+    assert len(edges) - 1 >= min(threads, count // 16)
+    assert threads == 1 or edges[-1] - edges[-2] <= pruned.PIECE  # short at the end: nobody waits long for the last
+
+
 def test_where_nothing_can_be_pruned_the_search_gives_up(monkeypatch):
     monkeypatch.setattr(pruned, "FEW", 0)
     called = []

@@ -13,7 +13,7 @@ holds f E_q. Where a gallery descriptor lies outside the ball, f = 1 is taken: t
 before, for that is a projection onto a convex set.
 
 The order of work makes d small early: every fourth position in both directions first, then every second, then all; each starts from
-what its neighbours found, moved along. One gallery image after the other is scanned by blocks of queries, in strips, one a thread.
+what its neighbours found, moved along. One gallery image after the other is scanned by blocks of queries, in pieces dealt to threads.
 
 Where nothing can be pruned (noise without structure) the scan's count of its own work says so early, and `blocked` takes over.
 Measured shares and times: docs/performance.md.
@@ -22,7 +22,7 @@ Measured shares and times: docs/performance.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -40,6 +40,7 @@ MATCHES = 4  # of a neighbour's kappa matches, those tried as a start
 BLOCKED_A_NANOSECOND = 60
 SHARES = (1.0, 0.35, 0.35)
 LEAST = 2_000_000  # nanoseconds that a scan may take in any case
+PIECE = 16  # queries: no shorter pieces are dealt to threads, but the last one
 FEW = 256  # queries or gallery rows below which a flat search is not worth preparing for
 NOT_FOR = 128  # neighbours: keeping them sorted one by one would cost more than a product
 NONE = np.iinfo(np.int64).max
@@ -207,7 +208,7 @@ class _Search:
         """First matches: what the neighbours of the round before found, moved along; in the first round the nearest by near codes."""
         if step == 0:
             rows = np.full((len(queries), min(self.distances.shape[1], self.layout.positions)), -1, np.int64)
-            self._spread(len(queries), lambda a, b, t: self._guess(queries, a, b, rows))
+            self._deal(len(queries), lambda edges, taken, _: self._guess(queries, edges, taken, rows))
             own, found = np.repeat(queries, rows.shape[1]), rows.reshape(-1)
             own, found = own[found >= 0], found[found >= 0]
         else:
@@ -236,12 +237,12 @@ class _Search:
         own, row = np.divmod(keys, span)
         return own, row
 
-    def _guess(self, queries: np.ndarray, first: int, last: int, rows: np.ndarray) -> None:
+    def _guess(self, queries: np.ndarray, edges: np.ndarray, taken: int, rows: np.ndarray) -> None:
         from spadework.kernels import scanning
 
         layout = self.layout
         scanning.guess(
-            queries, first, last, self.codes.codes, self.addresses, layout.offsets, layout.order, layout.groups, rows
+            queries, edges, taken, self.codes.codes, self.addresses, layout.offsets, layout.order, layout.groups, rows
         )
 
     def _try(self, queries: np.ndarray, rows: np.ndarray, first: int, last: int, thread: int) -> None:
@@ -274,11 +275,11 @@ class _Search:
 
         layout, codes = self.layout, self.codes
 
-        def work(first: int, last: int, thread: int) -> None:
+        def work(edges: np.ndarray, taken: int, thread: int) -> None:
             scanning.scan(
                 queries,
-                first,
-                last,
+                edges,
+                taken,
                 codes.codes,
                 codes.squares,
                 codes.errors,
@@ -300,13 +301,26 @@ class _Search:
                 self.counts[thread],
             )
 
-        self._spread(len(queries), work)
+        self._deal(len(queries), work)
         return bool((self.counts[:, 0] <= budget).all())
 
-    def _spread(self, count: int, work: object) -> None:
-        """Do `work(first, last, thread)` in strips, one a thread."""
-        edges = [count * t // self.threads for t in range(self.threads + 1)]
-        list(self.pool.map(work, edges[:-1], edges[1:], range(self.threads)))  # type: ignore[arg-type]
+    def _deal(self, count: int, work: Callable[[np.ndarray, int, int], None]) -> None:
+        """Do `work(edges, taken, thread)` in all threads; `taken`, the address of a counter, tells which piece is the next to take."""
+        edges, taken = pieces(count, self.threads), np.zeros(1, np.int64)
+        list(self.pool.map(lambda thread: work(edges, taken.ctypes.data, thread), range(self.threads)))
+
+
+def pieces(count: int, threads: int) -> np.ndarray:
+    """Where the pieces begin that `count` queries are dealt in, and the last one's end: int64.
+
+    Each is the share of what is left that all threads could take twice: long ones first, for they read an image's codes less often, and
+    short ones at the end, so that all threads finish together, whatever their places cost and whatever else the cores do.
+    """
+    edges = [0]
+    while (left := count - edges[-1]) > 0:
+        share = -(-left // (2 * threads)) if threads > 1 else left
+        edges.append(min(count, edges[-1] + -(-share // PIECE) * PIECE))
+    return np.array(edges, np.int64)
 
 
 def addresses_of(images: Sequence[Coded]) -> np.ndarray:

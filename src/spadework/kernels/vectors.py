@@ -197,6 +197,17 @@ int32_at = _reader(INT32, types.int64)
 
 
 @intrinsic
+def take(typing: Any, address: Any) -> Any:
+    """The int64 at an address, one added to it for whoever asks next: each thread gets another."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], INT64.as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(INT64, 1), "monotonic")
+
+    return types.int64(ADDRESS), generate
+
+
+@intrinsic
 def pointer(typing: Any, address: Any) -> Any:
     """An address as a pointer, for `numba.carray`."""
 
