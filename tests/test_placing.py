@@ -13,7 +13,7 @@ from test_search_radius import SIDE, plate
 
 from spadework import Spade
 from spadework.datasets.synthetic import render
-from spadework.detectors.placing import Alignment, SearchRadiusWarning, Within, measure
+from spadework.detectors.placing import Alignment, SearchRadiusWarning, Within, _Searched, measure
 
 SETTINGS = {"image_size": SIDE, "calibration_images": 0}
 
@@ -186,3 +186,15 @@ def test_what_has_no_alignment_says_so(folders, tmp_path):
     other = run("fit", folders / "aligned", "-o", tmp_path / "n.spade", "--detector", "nearest-image", *FIT)
     assert other.returncode == 0, other.stderr
     assert "nearest-image matches no places" in run("info", tmp_path / "n.spade", "--alignment").stderr
+
+
+def test_padding_tells_nothing(boards):
+    """Pictures of another shape than the canvas: where their edges are repeated, every match lies at the same place."""
+    wide = [np.ascontiguousarray(board[24:88] if index < 3 else board[:, 24:88]) for index, board in enumerate(boards)]
+    model = fitted(wide)
+    assert model.canvas_ is not None
+    padded = next(index for index in range(16) if model.gallery_.entries[index].size == (64, 128))
+    searched = _Searched(model, padded, np.random.default_rng(0))
+    grid = model.judge_normal(padded, None).correspondence.positions.shape
+    assert len(searched.far) < 0.8 * grid[0] * grid[1]
+    np.testing.assert_allclose(searched.cell[0], searched.cell[1], rtol=0.05)  # aspect is kept

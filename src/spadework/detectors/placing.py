@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spadework.calibration import choose_images
-from spadework.correspondence import Correspondence, correspond
 from spadework.images import View
 from spadework.kernels import kernel_name
 from spadework.kernels.window import SLACK, Window
-from spadework.scores import smooth_map
+from spadework.prediction import Judgement
 
 if TYPE_CHECKING:
     from spadework.detectors.spade import Spade
@@ -155,23 +154,22 @@ def measure(
         most: so many pictures are searched among the others, at most.
         rises: also measure how many times as high normal parts would score with each radius, where the compiled search does it.
     """
-    gallery, view = model.gallery_, model._view()
-    if len(gallery) < FEWEST:
+    if len(model.gallery_) < FEWEST:
         return None
-    held_out = [int(index) for index in choose_images(len(gallery), most, int(model.seed))]
-    seen = np.array([_seen(view, gallery.entries[index].size) for index in held_out])  # (n, 2)
-    side, spacing = float(np.median(seen.min(axis=1))), float(np.median((seen / gallery.geometry.grid).max(axis=1)))
-    steps = {math.ceil(max(side * share, spacing) - SLACK) for share in SHARES}
-    chosen = sorted(steps if radii is None else radii)
-    rises = rises and model.pyramid == "concatenate" and kernel_name(model.kernel) == "pruned"  # others take seconds
     rng = np.random.default_rng(int(model.seed))
-    found = np.array([_of_one(model, index, chosen, rises, rng) for index in held_out])  # (n, radii, 3)
-    shares, rise = found[..., :2].mean(axis=0), np.median(found[..., 2], axis=0)
-    rows = [
-        Within(float(radius), float(share), float(chance), float(r) if rises else None)
-        for radius, (share, chance), r in zip(chosen, shares, rise, strict=True)
+    searched = [
+        _Searched(model, int(index), rng) for index in choose_images(len(model.gallery_), most, int(model.seed))
     ]
-    return Alignment(tuple(rows), side, spacing, len(held_out))
+    side = float(np.median([min(each.seen) for each in searched]))
+    spacing = float(np.median([each.cell.max() for each in searched]))
+    steps = {math.ceil(max(side * share, spacing) - SLACK) for share in SHARES}
+    rises = rises and model.pyramid == "concatenate" and kernel_name(model.kernel) == "pruned"  # others take seconds
+    rows = []
+    for radius in sorted(steps if radii is None else radii):
+        share, by_chance = np.mean([each.shares(radius) for each in searched], axis=0)
+        rise = float(np.median([each.rise(radius) for each in searched])) if rises else None
+        rows.append(Within(float(radius), float(share), float(by_chance), rise))
+    return Alignment(tuple(rows), side, spacing, len(searched))
 
 
 def warn_of_harm(model: Spade) -> None:
@@ -194,40 +192,38 @@ def _risen(row: Within) -> str:
     return "" if row.rise is None else f", and with that radius normal parts score {row.rise:.2f} times as high"
 
 
-def _of_one(model: Spade, index: int, radii: Sequence[float], rises: bool, rng: np.random.Generator) -> np.ndarray:
-    """For each radius: the share within it, by chance, and the rise of the score, of one picture searched among the others: (radii, 3)."""
-    gallery, view, size = model.gallery_, model._view(), model.gallery_.entries[index].size
-    images = gallery.nearest_images(gallery.globals[index], model.gallery_k, exclude=index)[0]
+class _Searched:
+    """A normal picture that was searched among the others, whole."""
 
-    def search(within: Window | None) -> Correspondence:
-        return correspond(
-            gallery.levels(index),
-            gallery,
-            images,
-            kappa=min(model.kappa, len(images)),
-            pyramid=model.pyramid,
-            upsampling=model.upsampling,
-            kernel=model.kernel,
-            threads=model.threads,
-            within=within,
-        )
+    def __init__(self, model: Spade, index: int, rng: np.random.Generator) -> None:
+        self.model, self.index = model, index
+        self.size, view = model.gallery_.entries[index].size, model._view()
+        judged = model.judge_normal(index, None)
+        self.peak, self.seen = self._peak(judged), _seen(view, self.size)
+        whole = judged.correspondence
+        assert whole is not None  # SPADE always has one
+        height, width = whole.positions.shape
+        self.cell = np.array(self.seen) / (height, width)  # pixels of the picture
+        places = np.moveaxis(np.indices((height, width)), 0, -1)
+        matches = np.stack(np.divmod(whole.positions, width), axis=-1)
+        shown = view.cells(self.size, (height, width))  # padding tells nothing
+        offsets = (matches - places)[shown].reshape(-1, 2)
+        shuffled = rng.permutation(matches[shown].reshape(-1, 2)) - places[shown].reshape(-1, 2)
+        self.far, self.by_chance = (np.hypot(*(steps * self.cell).T) for steps in (offsets, shuffled))
 
-    def peak(found: Correspondence) -> float:
-        return float(smooth_map(found.distances, view.size, sigma=model.smoothing).max())
+    def shares(self, radius: float) -> tuple[float, float]:
+        """Of the places, those whose best match lies within a radius, and by chance."""
+        edge = radius + SLACK * max(self.seen)
+        return float((self.far <= edge).mean()), float((self.by_chance <= edge).mean())
 
-    whole = search(None)
-    height, width = whole.positions.shape
-    places = np.stack(np.divmod(np.arange(height * width), width), axis=1)
-    matches = np.stack(np.divmod(whole.positions.ravel(), width), axis=1)
-    cell = np.array(_seen(view, size)) / (height, width)  # pixels of the picture
-    own = np.hypot(*((matches - places) * cell).T)
-    shuffled = np.hypot(*((rng.permutation(matches) - places) * cell).T)
-    out, before = np.ones((len(radii), 3)), peak(whole)
-    for row, radius in zip(out, radii, strict=True):
-        row[:2] = (own <= radius + SLACK * height).mean(), (shuffled <= radius + SLACK * height).mean()
-        if rises and before > 0:
-            row[2] = peak(search(window_of(radius, view, size))) / before
-    return out
+    def rise(self, radius: float) -> float:
+        """How many times as high it scores when matches are limited to a radius."""
+        return self._peak(self.model.judge_normal(self.index, radius)) / self.peak if self.peak > 0 else 1.0
+
+    def _peak(self, judged: Judgement) -> float:
+        small = self.model._scores(judged, self.size)[1]
+        assert small is not None  # SPADE always has a map
+        return float(small.max())
 
 
 def _seen(view: View, size: Sequence[int]) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture, View
 from spadework.kernels import KERNELS, kernel_name, pruned, window
+from spadework.kernels.window import Window
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.storage import ModelFolder
@@ -301,10 +302,17 @@ class Spade(PyramidDetector):
         assert seen.pyramid is not None  # needs == "pyramid"
         tiling = self.gallery_.tiling
         tiles = None if tiling is None else tiling.cut(seen.pyramid.levels)
-        return self._judge_pyramid(seen.pyramid, tiles, seen.image.shape)
+        return self._judge_pyramid(seen.pyramid, tiles, window_of(self.search_radius, self._view(), seen.image.shape))
+
+    def judge_normal(self, index: int, radius: float | None) -> Judgement:
+        """Judge a normal image by all the others, from what the gallery holds of it, with this search radius."""
+        gallery = self.gallery_
+        tiles = None if gallery.tiling is None else gallery.tile_pyramids(index)
+        within = window_of(radius, self._view(), gallery.entries[index].size)
+        return self._judge_pyramid(gallery.pyramid(index), tiles, within, exclude=index)
 
     def _judge_pyramid(
-        self, pyramid: Pyramid, tiles: Sequence[Pyramid] | None, size: Sequence[int], *, exclude: int | None = None
+        self, pyramid: Pyramid, tiles: Sequence[Pyramid] | None, within: Window | None, *, exclude: int | None = None
     ) -> Judgement:
         images, distances = self._retrieve(pyramid.global_vector, exclude)
         options: dict[str, Any] = {
@@ -313,7 +321,7 @@ class Spade(PyramidDetector):
             "upsampling": self.upsampling,
             "kernel": self.kernel,
             "threads": self.threads,
-            "within": window_of(self.search_radius, self._view(), size),
+            "within": within,
         }
         if tiles is None:
             found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options)
@@ -359,9 +367,8 @@ class Spade(PyramidDetector):
     def _map_peaks(self, chosen: np.ndarray, progress: Progress | None) -> np.ndarray:
         peaks = []
         for done, index in enumerate(map(int, chosen), 1):
-            own, size = self.gallery_.pyramid(index), self.gallery_.entries[index].size
-            tiles = None if self.gallery_.tiling is None else self.gallery_.tile_pyramids(index)
-            _, small = self._scores(self._judge_pyramid(own, tiles, size, exclude=index), size)
+            judged = self.judge_normal(index, self.search_radius)
+            _, small = self._scores(judged, self.gallery_.entries[index].size)
             assert small is not None  # SPADE always has a map
             peaks.append(float(small.max()))
             if progress:
