@@ -11,6 +11,7 @@ import typer
 
 from spadework.cli import options
 from spadework.cli.console import note, progress_bar, say, say_json
+from spadework.cli.tuning import tuning_line, tuning_table
 
 if TYPE_CHECKING:
     from spadework.detectors.base import Detector
@@ -35,10 +36,19 @@ def fit(
     backbone: options.Backbone = None,
     weights: options.Weights = None,
     image_size: options.ImageSize = None,
+    search_radius: options.SearchRadius = None,
     storage: options.Storage = None,
     paper: options.Paper = False,
     settings: options.Settings = [],  # noqa: B006 - Typer reads it as "none given"
     threads: options.Threads = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First find the settings that suit these pictures, by defects planted on them; see docs/tuning.md. Those you give stay.",
+        ),
+    ] = False,
+    tune_minutes: Annotated[float, typer.Option(metavar="MINUTES", help="The most that --tune may take.")] = 10.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
     strict: options.Strict = False,
     as_json: options.JsonFlag = False,
@@ -53,15 +63,25 @@ def fit(
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: exists. Choose another name, or replace it with --overwrite.")
     given = {"max_false_alarms": max_false_alarms, "backbone": backbone, "weights": weights, "image_size": image_size}
+    given["search_radius"] = search_radius
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
     with progress_bar() as progress:
-        model.fit(normal, path=output, bad_files="raise" if strict else "skip", progress=progress)
+        model.fit(
+            normal,
+            path=output,
+            bad_files="raise" if strict else "skip",
+            progress=progress,
+            tune=tune,
+            tune_minutes=tune_minutes,
+        )
     _report_skipped(model)
     summary = model_summary(model) | {"fit_seconds": round(model.fit_seconds_, 2)} | _skipped_json(model)
     if as_json:
         say_json(summary)
     else:
+        if tune:
+            say(tuning_line(summary["tuning"]))
         say(f"{output}: learnt {model.n_normal_} normal pictures in {model.fit_seconds_:.1f} s{_from_folders(normal)}")
         if summary["search_index"]:
             say(_index_line(summary["search_index"]))
@@ -310,12 +330,16 @@ def info(
     say(f"model       {summary['model']}, {summary['megabytes']} MB, hash {summary['model_hash']}")
     say(f"detector    {summary['detector']}, made with Spadework {summary['made_with']}")
     say(f"network     {network['name']} ({network['hash'][:12]})" if network else "network     none")
-    say(f"normal      {summary['normal_images']} pictures")
+    seen = "" if summary["canvas"] is None else ", seen at up to {1} x {0} pixels".format(*summary["canvas"])
+    say(f"normal      {summary['normal_images']} pictures{seen}")
     if summary["search_index"]:
         say(_index_line(summary["search_index"]))
     say(f"threshold   {_threshold_line(detector)}")
     for name, value in summary["settings"].items():
         say(f"  {name} = {value!r}")
+    if summary["tuning"]:
+        say(f"tuning      {tuning_line(summary['tuning'])}")
+        tuning_table(summary["tuning"])
     if verify:
         say("every checksum is right")
 
@@ -332,6 +356,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
         "detector": detector.name,
         "backbone": folder.header["backbone"],
         "normal_images": detector.n_normal_,
+        "canvas": folder.header.get("canvas"),
         "search_index": None if gallery is None else gallery.index_summary(),
         "megabytes": round(size / 2**20, 1),
         "threshold": {
@@ -343,6 +368,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
             "normal_images": limit.n,
         },
         "settings": detector.settings(),
+        "tuning": folder.header.get("tuning"),
     }
 
 

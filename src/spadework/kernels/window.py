@@ -19,12 +19,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spadework.kernels import Kernel, Nearest, merge, thread_count
+from spadework.kernels import Kernel, Nearest, merge, pruned, thread_count
 from spadework.kernels.axes import Axes
 from spadework.kernels.codes import LANES, Layout, QueryCodes, describe, encode
 from spadework.kernels.pruned import NONE, Coded, addresses_of, bounds_of
 
 SLACK = 1e-9  # a place on the very edge belongs to the window, whatever the last digit
+
+
+def warm_up() -> None:
+    """Compile the inner loops now, or load them from Numba's cache; also those of the search of whole pictures, for a window over everything."""
+    from spadework.kernels import window_scan  # noqa: F401  compiled when imported
+
+    pruned.warm_up()
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def search(
     assert all(image.axes is axes for image in images)  # codes of other axes would give wrong bounds
     count = min(thread_count(threads), layout.positions)
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
-        codes = QueryCodes(encode(record, layout, axes, pool=pool, threads=count), layout)
+        codes = QueryCodes.made_of(encode(record, layout, axes, pool=pool, threads=count), layout)
         descriptors = np.require(describe(record, layout, pool=pool, threads=count), np.float32, ["C", "W"])
         bounds = _widest(bounds_of(images, codes, axes))
         if not (np.isfinite(bounds).all() and np.isfinite(codes.errors).all()):
