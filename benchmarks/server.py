@@ -432,6 +432,7 @@ def row(what: str, measured: str, bar: str, reached: bool) -> Row:
 def main() -> int:
     made = parser(__doc__ or "")
     made.add_argument("--part", action="append", choices=PARTS, help="only this; may be given again")
+    made.add_argument("--seconds", type=float, default=60.0, help="how long eight clients send")
     options = made.parse_args()
     few, chosen = options.tiny, options.part or PARTS
     size = 64 if few else 512
@@ -449,7 +450,7 @@ def main() -> int:
                 "clients": lambda: [
                     started,
                     *one_client(service, sent, folder / "sent"),
-                    *many_clients(service, sent, folder / "sent", 1 if few else 60),
+                    *many_clients(service, sent, folder / "sent", 1 if few else options.seconds),
                 ],
                 "overload": lambda: [*overload(service, sent, 120, 1 if few else 20)],
                 "hostile": lambda: [*under_attack(service, sent, 18 if few else 500)],
