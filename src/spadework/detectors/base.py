@@ -25,6 +25,7 @@ from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
 from spadework.detectors.configuration import Settings
+from spadework.detectors.costs import READING, Costs
 from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, work_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
 from spadework.images import Picture, View, gather
@@ -35,7 +36,7 @@ from spadework.search_index import ARRAYS as SEARCH_INDEX
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
 
 
-class Detector(Settings, ABC):
+class Detector(Settings, Costs, ABC):
     """Base of all detectors."""
 
     name: ClassVar[str]
@@ -137,13 +138,23 @@ class Detector(Settings, ABC):
     ) -> None:
         self.failures_: tuple[Failure, ...] = ()
         self.repeated_: tuple[str, ...] = ()
+        self.progress_ = progress  # `_learn` tells of itself, too
         self._open_backbone()
-        self._learn(self._see_normal(pictures, folder, bad_files, progress, "reading normal images"), folder)
+        try:
+            self._learn(self._see_normal(pictures, folder, bad_files, progress, READING), folder)
+        finally:
+            vars(self).pop("progress_", None)
         folder.header["backbone"] = self._backbone_identity()
         folder.commit()
         self._open(folder)
         self._calibrate(folder, progress)
         folder.commit()
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        """Tell whoever watches `fit` how far `_learn` is."""
+        progress: Progress | None = getattr(self, "progress_", None)
+        if progress:
+            progress(what, done, total)
 
     def _forget(self) -> dict[str, Any]:
         """Take off everything learnt and return it: a second fit is a fresh fit, also of another backbone."""

@@ -8,8 +8,8 @@ Source: Cohen and Hoshen 2020, arXiv:2005.02357, section 3. `Spade.paper()` is i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from spadework import check
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond
+from spadework.detectors.costs import THRESHOLD, Growth
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
@@ -25,9 +26,11 @@ from spadework.images import Picture, View
 from spadework.kernels import KERNELS, kernel_name, pruned
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
+from spadework.search_index import HELD_BYTES
 from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
+SEARCHED = (0.1, 1.0)  # with what power of the images searched a search's time grows: little where most are passed over, 1 in noise
 MAPS_FOR_PEAKS = 20  # where the image score needs no map, this many maps are searched to set the map threshold
 
 
@@ -171,6 +174,20 @@ class Spade(PyramidDetector):
         check.share(self.max_false_alarms, "max_false_alarms")
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
+
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        most = self._calibrating(count) if self.image_score == "map" else min(self._calibrating(count), MAPS_FOR_PEAKS)
+        return super()._stages(count) | {THRESHOLD: replace(self._inspecting(count - 1), steps=most)}
+
+    def _inspecting(self, count: int) -> Growth:
+        return Growth(1, max(1, min(count, int(self.gallery_k))), SEARCHED)
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """Of the mapped gallery: what the search index holds, at least what one search needs."""
+        image = (sizes.get("pyramids", 0.0) * (3 if self.storage == "float16" else 1) + sizes.get("codes", 0.0)) / count
+        return min(count * image, max(HELD_BYTES, (int(self.gallery_k) + 1) * image))
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
