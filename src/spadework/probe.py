@@ -10,15 +10,15 @@ import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from spadework.datasets import Category, Sample
 from spadework.detectors.base import Detector
-from spadework.detectors.costs import INSPECTING, READING, TRAINING, Growth
+from spadework.detectors.costs import INSPECTING, READING, Growth
 from spadework.detectors.training import ON_TRIAL, Trial
-from spadework.evaluation import evaluate, peak_memory_mb
+from spadework.evaluation import CASES, DRAWING, KINDS_OF_CASES, MEASURING, check_measuring, evaluate, peak_memory_mb
 from spadework.images import Picture
 
 FEW, MANY, SLOW_MANY = 6, 32, 12  # pictures of the first and the second small fit
@@ -74,6 +74,10 @@ class Clock:
             self.look()
         self._last = time.perf_counter()
 
+    def begin(self) -> None:
+        """Take the time from here."""
+        self._last = time.perf_counter()
+
     def look(self) -> None:
         """Take up how large the arrays are."""
         found: dict[str, float] = {}
@@ -86,7 +90,9 @@ class Clock:
 
 @dataclass(frozen=True)
 class Small:
-    """A small fit. detector: with the settings that made it small. rest: seconds that belong to no stage. kept: the model's bytes. peak: of memory, MiB."""
+    """A small fit. detector: with the settings that made it small. rest: seconds that belong to no stage. kept: the model's bytes, by array.
+    peak: of memory, in MiB. tests: test pictures inspected. pixels: that the measures take of one, on average.
+    """
 
     detector: Detector
     count: int
@@ -96,6 +102,8 @@ class Small:
     rest: float
     seconds: float
     peak: float
+    tests: int = 0
+    pixels: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,8 +139,12 @@ class Probe:
 
 def growths(detector: Detector, count: int, tests: int = 0) -> dict[str, Growth]:
     """Return the stages of a fit with so many normal pictures, and of inspecting so many others."""
-    inspecting = detector._inspecting(count)
-    return detector._stages(count) | {INSPECTING: Growth(tests, inspecting.size, inspecting.powers)}
+    measured = {
+        INSPECTING: replace(detector._inspecting(count), steps=tests),
+        MEASURING: Growth(1, max(1, tests)),
+        DRAWING: Growth(min(tests, CASES * KINDS_OF_CASES)),
+    }
+    return detector._stages(count) | measured
 
 
 def probe(detector: Detector, pictures: Sequence[Picture], *, tests: Category | None = None) -> Probe:
@@ -178,10 +190,15 @@ def _fit_small(
         rest = took - sum(sum(stage.seconds) for stage in clock.stages.values())
         clock.look()
         kept = {name: float(made.folder_.path.joinpath(entry["file"]).stat().st_size) for name, entry in made.folder_.header["arrays"].items()}
+        inspected, pixels = 0, 0.0
         if tests is not None and tests.test:
-            clock._last = time.perf_counter()
-            evaluate(made, _some(tests), progress=clock)
-        return Small(type(made)(**made.settings()), count, clock.stages, clock.sizes, kept, max(0.0, rest), took, peak_memory_mb() or 0.0)
+            some = _some(tests)
+            clock.begin()
+            evaluate(made, some, progress=clock)
+            inspected, pixels = len(some.test), _pixels(made, some)
+    peak = peak_memory_mb() or 0.0
+    fresh = type(made)(**made.settings())  # what was learnt is let go
+    return Small(fresh, count, clock.stages, clock.sizes, kept, max(0.0, rest), took, peak, inspected, pixels)
 
 
 def _some(tests: Category) -> Category:
@@ -192,6 +209,22 @@ def _some(tests: Category) -> Category:
         own = [sample for sample in tests.test if sample.is_anomalous == kind]
         chosen += spread(own, min(TESTS // 2, len(own)))
     return Category(tests.dataset, tests.name, tests.root, train=tests.train, test=tuple(chosen))
+
+
+def _pixels(detector: Detector, tests: Category) -> float:
+    """Pixels of a test picture that the measures compare, on average."""
+    from PIL import Image
+
+    if not detector.localises:
+        return 0.0
+    if check_measuring(detector, 0.3, None) == "view":
+        height, width = detector._view().size
+        return float(height * width)
+    total = 0
+    for sample in tests.test:
+        with Image.open(sample.path) as picture:
+            total += picture.width * picture.height
+    return total / len(tests.test)
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 READING, THRESHOLD = "reading normal images", "setting the threshold"
 LEARNING, HOLDING = "learning", "inspecting held-out pictures"
 TRAINING, AFTERWARDS = "training", "inspecting what was learnt"
-INSPECTING = "inspecting"
+INSPECTING = "inspecting"  # new pictures
 PROBED = 6  # pictures at most that set the threshold of a probe
 
 

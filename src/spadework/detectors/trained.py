@@ -188,7 +188,7 @@ class TrainedDetector(Detector):
         return super()._stages(count) | {AFTERWARDS: Growth(self._dealt(count)), THRESHOLD: looks}
 
     def _probe(self) -> dict[str, Any]:
-        return {"checkpoints": None, "batch_size": min(int(self.batch_size), PROBED_BATCH)}
+        return {"checkpoints": None, "epochs": 1, "batch_size": min(int(self.batch_size), PROBED_BATCH)}
 
     def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
         """The views, mapped."""

@@ -1,0 +1,348 @@
+"""The bill in advance: how long a `fit` or a benchmark will take, how much memory and disk, and what to change if that is too much.
+
+In: a detector or planned runs, and the pictures. Out: `Bill`. Nothing is kept: small models are fitted in a temporary folder (`spadework.probe`),
+and each stage is scaled by what the detector knows of how its work grows (`detectors/costs.py`). All that holds for this machine as busy as it is now.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from spadework.datasets import Category
+from spadework.detectors.base import Detector
+from spadework.detectors.costs import TRAINING
+from spadework.detectors.reading import gather_normal
+from spadework.detectors.training import duration
+from spadework.errors import SpadeworkError
+from spadework.images import Picture
+from spadework.probe import Probe, growths, probe
+from spadework.runs import Run
+
+LONG = 600.0  # seconds from which on the bill says what to change
+ROOM = 0.9  # of what is free may be asked for
+CLEARLY = 0.8  # of the bill, at most, is left by a change worth naming
+SUGGESTIONS, ADVICE_SECONDS = 3, 15.0
+MAP_BYTES = 12  # of memory that the measures take for each pixel of a test picture, at their most
+
+
+@dataclass(frozen=True)
+class Change:
+    """What would lower the bill. why: "time", "memory" or "disk". settings: to change; empty for what is not a setting. words: what to do."""
+
+    why: str
+    settings: Mapping[str, Any]
+    words: str
+    seconds: float
+    memory_mb: float
+    disk_mb: float
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What will be needed. seconds: of each stage, by name. memory_mb: highest resident memory of all processes. disk_mb: most that is taken
+    at a time. model_mb: what is left of it. free_memory_mb, free_disk_mb: what there is; None where the system does not tell. advice: what to change where
+    something is too much. probe_seconds: how long it took to tell. normal, tests: pictures.
+    """
+
+    stages: Mapping[str, float]
+    memory_mb: float
+    disk_mb: float
+    model_mb: float
+    normal: int
+    tests: int = 0
+    free_memory_mb: float | None = None
+    free_disk_mb: float | None = None
+    probe_seconds: float = 0.0
+    advice: tuple[Change, ...] = field(default=())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds in all."""
+        return sum(self.stages.values())
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is too much, of "time", "memory" and "disk"."""
+        return tuple(
+            name
+            for name, wanted, most in (
+                ("time", self.seconds, LONG),
+                ("memory", self.memory_mb, None if self.free_memory_mb is None else ROOM * self.free_memory_mb),
+                ("disk", self.disk_mb, None if self.free_disk_mb is None else ROOM * self.free_disk_mb),
+            )
+            if most is not None and wanted > most
+        )
+
+    def __str__(self) -> str:
+        return f"about {duration(max(1.0, self.seconds))}, {gigabytes(self.memory_mb)} memory, {gigabytes(self.disk_mb)} disk"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        free = {"free_memory_mb": _rounded(self.free_memory_mb), "free_disk_mb": _rounded(self.free_disk_mb)}
+        return {
+            "seconds": round(self.seconds, 1),
+            "peak_memory_mb": round(self.memory_mb, 1),
+            "disk_mb": round(self.disk_mb, 1),
+            "model_mb": round(self.model_mb, 1),
+            "normal_images": self.normal,
+            "test_images": self.tests,
+            "stages": {name: round(seconds, 2) for name, seconds in self.stages.items()},
+            **free,
+            "too_much": list(self.problems),
+            "advice": [
+                {
+                    "why": each.why,
+                    "settings": dict(each.settings),
+                    "what": each.words,
+                    "seconds": round(each.seconds, 1),
+                    "peak_memory_mb": round(each.memory_mb, 1),
+                    "disk_mb": round(each.disk_mb, 1),
+                }
+                for each in self.advice
+            ],
+            "probe_seconds": round(self.probe_seconds, 2),
+        }
+
+
+def gigabytes(megabytes: float) -> str:
+    """Return MiB in words: "12 MB", "0.6 GB", "35 GB"."""
+    if megabytes < 100:
+        return f"{max(1.0, megabytes):.0f} MB"
+    return f"{megabytes / 1024:.1f} GB" if megabytes < 10 * 1024 else f"{megabytes / 1024:.0f} GB"
+
+
+# ---- one fit -----------------------------------------------------------------------------------------------------------------
+
+
+def estimate(
+    detector: Detector, images: Picture | Iterable[Picture], *, path: str | os.PathLike[str] | None = None, advise: bool = True
+) -> Bill:
+    """Say what `detector.fit(images)` will take. Takes a few seconds itself, writes nothing that stays, and changes nothing.
+
+    Args:
+        detector: not fitted, or fitted: its settings count.
+        images: normal pictures, as in `fit`.
+        path: where the model will go; None for the temporary folder.
+        advise: also look for what to change where something is too much; that takes a few seconds for each change.
+
+    Raises:
+        InputError: what `fit` would raise for these settings or pictures.
+    """
+    started = time.perf_counter()
+    detector._check_settings()
+    pictures = gather_normal(images)
+    probes = _Probes(pictures)
+    free = _free(None if path is None else Path(path))
+    bill = replace(probes.bill(detector, len(pictures)), **free)
+    if advise and bill.problems:
+        bill = replace(bill, advice=_advice(bill, detector, lambda other: probes.bill(other, len(pictures))))
+    return replace(bill, probe_seconds=time.perf_counter() - started)
+
+
+class _Probes:
+    """Probes of detectors on the same pictures; settings that only say how often something is done need no new one."""
+
+    def __init__(self, pictures: Sequence[Picture], tests: Category | None = None) -> None:
+        self._pictures, self._tests = pictures, tests
+        self._found: dict[str, Probe] = {}
+
+    def bill(self, detector: Detector, count: int, tests: int = 0) -> Bill:
+        """The bill of a fit with so many normal pictures, and of measuring so many test pictures."""
+        small = {**detector.settings(), **detector._probe()}
+        key = f"{detector.name} {sorted((name, repr(value)) for name, value in small.items())}"
+        if key not in self._found:
+            self._found[key] = probe(detector, self._pictures, tests=self._tests)
+        return bill_of(self._found[key], detector, count, tests)
+
+    def loading(self) -> float:
+        """Seconds that each further process takes to load."""
+        return max((each.loading for each in self._found.values()), default=0.0)
+
+
+def bill_of(found: Probe, detector: Detector, count: int, tests: int = 0) -> Bill:
+    """Scale a probe.
+
+    Args:
+        found: of this detector, or of one that its `_probe` settings do not tell from it.
+        detector: with the settings that will be used.
+        count: normal pictures.
+        tests: test pictures.
+    """
+    own = growths(found.second.detector, found.second.count, found.second.tests)
+    wanted = growths(detector, count, tests)
+    stages = {"other": found.second.rest}
+    for name, stage in found.second.stages.items():
+        if name == TRAINING:
+            stages[name] = stage.extra + stage.step * _training_steps(found, detector, stage.total)
+        elif name in wanted:
+            stages[name] = stage.extra + found.step(name, wanted[name], own[name]) * wanted[name].steps
+        else:
+            stages[name] = sum(stage.seconds)
+    sizes, kept = (_grown(found, part, detector, count) for part in ("sizes", "kept"))
+    return Bill(
+        stages={name: seconds for name, seconds in stages.items() if seconds >= 0.01},
+        memory_mb=_memory(found, detector, count, sizes) + tests * found.second.pixels * MAP_BYTES / 2**20,
+        disk_mb=sum(sizes.values()) / 2**20,
+        model_mb=sum(kept.values()) / 2**20,
+        normal=count,
+        tests=tests,
+        probe_seconds=found.seconds,
+    )
+
+
+def _training_steps(found: Probe, detector: Detector, total: float) -> float:
+    """Steps of the probe's batch size: it has fewer epochs than will be trained for."""
+    return total * vars(detector)["epochs"] / vars(found.second.detector)["epochs"]
+
+
+def _grown(found: Probe, part: str, detector: Detector, count: int) -> dict[str, float]:
+    """Bytes of each of the model's arrays with so many pictures: of pictures held out as many as those, of others as the two small fits say."""
+    first, second = found.first, found.second
+    before, after = getattr(first, part), getattr(second, part)
+    own, held = second.detector._calibrating(second.count), detector._calibrating(count)
+    grown = {}
+    for name, size in after.items():
+        if name.startswith(("held_out", "normal_")):
+            grown[name] = size / own * held if own else size
+        else:
+            slope = (size - before.get(name, size)) / max(1, second.count - first.count)
+            grown[name] = size + max(0.0, slope) * (count - second.count)
+    return grown
+
+
+def _memory(found: Probe, detector: Detector, count: int, sizes: Mapping[str, float]) -> float:
+    """Peak resident memory in MiB: that of the small fit, and what grows."""
+    first, second = found.first, found.second
+    peak = second.peak + max(0.0, detector._resident(count, sizes) - second.detector._resident(second.count, second.sizes)) / 2**20
+    batch = vars(detector).get("batch_size")
+    if batch is not None:
+        small, smaller = (vars(each.detector)["batch_size"] for each in (second, first))
+        if small > smaller:
+            peak += max(0.0, second.peak - first.peak) / (small - smaller) * (batch - small)
+    return peak
+
+
+def _free(path: Path | None) -> dict[str, float | None]:
+    """Free memory, what this process has already included, and free room where a model goes, in MiB."""
+    folder = Path(tempfile.gettempdir()) if path is None else path.absolute().parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        disk: float | None = shutil.disk_usage(folder).free / 2**20
+    except OSError:
+        disk = None
+    return {"free_memory_mb": free_memory_mb(), "free_disk_mb": disk}
+
+
+def free_memory_mb() -> float | None:
+    """Memory in MiB that this process may come to have, what it has already included; None where the system does not tell (not Linux)."""
+    try:
+        available = _kib_of(Path("/proc/meminfo"), "MemAvailable:")
+        own = _kib_of(Path("/proc/self/status"), "VmRSS:")
+    except (OSError, ValueError):
+        return None
+    return (available + own) / 1024
+
+
+def _kib_of(file: Path, name: str) -> int:
+    for line in file.read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise ValueError(name)
+
+
+# ---- a benchmark ---------------------------------------------------------------------------------------------------------------
+
+
+def estimate_runs(runs: Sequence[Run], *, jobs: int | None = None, advise: bool = True) -> Bill:
+    """Say what planned runs will take together. Each method is probed once, on the first of its categories; the others have their own counts.
+
+    Args:
+        runs: those that are to be done.
+        jobs: processes at once; None for this one. The time counts as if they ran one after another: each alone already uses all cores.
+        advise: also look for what to change where something is too much.
+
+    Raises:
+        InputError: what `fit` would raise.
+    """
+    started = time.perf_counter()
+    probes: dict[str, _Probes] = {}
+    bills: list[Bill] = []
+    for run in runs:
+        if not run.category.train:
+            continue  # it fails at once, and says why
+        key = f"{run.detector} {sorted((name, repr(value)) for name, value in run.settings.items() if name != 'seed')}"
+        if key not in probes:
+            probes[key] = _Probes([sample.path for sample in run.category.train], run.category)
+        bills.append(probes[key].bill(run.make(), len(run.category.train), len(run.category.test)))
+    bill = replace(_together(bills, jobs or 1), **_free(None))
+    if jobs is not None and runs:
+        loading = sum(each.loading() for each in probes.values()) / max(1, len(probes)) * len(bills)
+        bill = replace(bill, stages={**bill.stages, "loading": loading})
+    if advise and bill.problems:
+        bill = replace(bill, advice=_advice_for_runs(bill, runs, bills, probes))
+    return replace(bill, probe_seconds=time.perf_counter() - started)
+
+
+def _together(bills: Sequence[Bill], jobs: int) -> Bill:
+    """Times added; memory and room of the largest, as many as run at once."""
+    stages: dict[str, float] = {}
+    for bill in bills:
+        for name, seconds in bill.stages.items():
+            stages[name] = stages.get(name, 0.0) + seconds
+    memory, disk = (sum(sorted((getattr(b, part) for b in bills), reverse=True)[:jobs]) for part in ("memory_mb", "disk_mb"))
+    return Bill(stages, memory, disk, 0.0, sum(b.normal for b in bills), sum(b.tests for b in bills))
+
+
+# ---- advice ----------------------------------------------------------------------------------------------------------------------
+
+
+def _advice(bill: Bill, detector: Detector, again: Callable[[Detector], Bill]) -> tuple[Change, ...]:
+    """Changes that clearly lower what is too much, the gentlest first, each with the bill it would make."""
+    began, found = time.perf_counter(), []
+    for settings in detector._cheaper():
+        if len(found) == SUGGESTIONS or time.perf_counter() - began > ADVICE_SECONDS:
+            break
+        try:
+            other = type(detector)(**{**detector.settings(), **settings})
+            other._check_settings()
+            cheaper = again(other)
+        except SpadeworkError:  # they do not go with the others
+            continue
+        for why in bill.problems:
+            if _amount(cheaper, why) < CLEARLY * _amount(bill, why):
+                words = ", ".join(f"{name}={value}" for name, value in settings.items())
+                found.append(_change(why, settings, words, cheaper))
+                break
+    return tuple(found)
+
+
+def _advice_for_runs(bill: Bill, runs: Sequence[Run], bills: Sequence[Bill], probes: Mapping[str, _Probes]) -> tuple[Change, ...]:
+    """For one run as for one fit; for several, one category or one method less. Quick configurations where a method has one."""
+    costliest = max(range(len(bills)), key=lambda place: _amount(bills[place], bill.problems[0]))
+    usable = [run for run in runs if run.category.train]
+    run, own = usable[costliest], bills[costliest]
+    if len(usable) > 1:
+        words = f"leave out {run.title}, which takes the most; it takes"
+        return (_change(bill.problems[0], {}, words, own),)
+    found = list(probes.values())[0]
+    return _advice(bill, run.make(), lambda other: found.bill(other, own.normal, own.tests))
+
+
+def _change(why: str, settings: Mapping[str, Any], words: str, bill: Bill) -> Change:
+    return Change(why, dict(settings), words, bill.seconds, bill.memory_mb, bill.disk_mb)
+
+
+def _amount(bill: Bill, why: str) -> float:
+    return {"time": bill.seconds, "memory": bill.memory_mb, "disk": bill.disk_mb}[why]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
