@@ -33,7 +33,8 @@ evaluation
 published fingerprint results
 runs
 workers
-benchmark comparison
+benchmark comparison probe
+bill
 report
 batch demo reproduce
 client

@@ -6,8 +6,11 @@ and each stage is scaled by what the detector knows of how its work grows (`dete
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,11 +23,13 @@ from spadework.detectors.base import Detector
 from spadework.detectors.costs import TRAINING
 from spadework.detectors.reading import gather_normal
 from spadework.detectors.training import duration
-from spadework.errors import SpadeworkError
+from spadework.errors import InputError, SpadeworkError
 from spadework.images import Picture
-from spadework.probe import Probe, growths, probe
-from spadework.runs import Run
+from spadework.probe import FEW, Probe, growths, probe
+from spadework.runs import Run, reason_of
 
+COMMAND = (sys.executable, "-c", "from spadework.bill import main; main()")
+IMPORTING = 0.5  # seconds to start a process, of this package alone
 LONG = 600.0  # seconds from which on the bill says what to change
 ROOM = 0.9  # of what is free may be asked for
 CLEARLY = 0.8  # of the bill, at most, is left by a change worth naming
@@ -49,6 +54,7 @@ class Bill:
     """What will be needed. seconds: of each stage, by name. memory_mb: highest resident memory of all processes. disk_mb: most that is taken
     at a time. model_mb: what is left of it. free_memory_mb, free_disk_mb: what there is; None where the system does not tell. advice: what to change where
     something is too much. probe_seconds: how long it took to tell. normal, tests: pictures.
+    unknown: methods that failed in their probe, and why.
     """
 
     stages: Mapping[str, float]
@@ -61,6 +67,7 @@ class Bill:
     free_disk_mb: float | None = None
     probe_seconds: float = 0.0
     advice: tuple[Change, ...] = field(default=())
+    unknown: tuple[str, ...] = field(default=())
 
     @property
     def seconds(self) -> float:
@@ -79,6 +86,20 @@ class Bill:
             )
             if most is not None and wanted > most
         )
+
+    def warnings(self) -> list[str]:
+        """Return what is too much, and what to change, in sentences."""
+        free = {"memory": self.free_memory_mb, "disk": self.free_disk_mb}
+        lines = [f"not in this bill: {each}" for each in self.unknown]
+        lines += [f"{name}: only {gigabytes(free[name] or 0.0)} is free" for name in self.problems if name in free]
+        for each in self.advice:
+            words = Bill({"": each.seconds}, each.memory_mb, each.disk_mb, 0.0, 0)
+            lines.append(f"for less {each.why}: {each.words} ({words})")
+        if "time" in self.problems and not self.advice:
+            lines.append(
+                "for less time: fewer pictures, or another method (`spadework detectors` tells what each costs)"
+            )
+        return lines
 
     def __str__(self) -> str:
         return f"about {duration(max(1.0, self.seconds))}, {gigabytes(self.memory_mb)} memory, {gigabytes(self.disk_mb)} disk"
@@ -107,6 +128,7 @@ class Bill:
                 }
                 for each in self.advice
             ],
+            "unknown": list(self.unknown),
             "probe_seconds": round(self.probe_seconds, 2),
         }
 
@@ -122,7 +144,11 @@ def gigabytes(megabytes: float) -> str:
 
 
 def estimate(
-    detector: Detector, images: Picture | Iterable[Picture], *, path: str | os.PathLike[str] | None = None, advise: bool = True
+    detector: Detector,
+    images: Picture | Iterable[Picture],
+    *,
+    path: str | os.PathLike[str] | None = None,
+    advise: bool = True,
 ) -> Bill:
     """Say what `detector.fit(images)` will take. Takes a few seconds itself, writes nothing that stays, and changes nothing.
 
@@ -139,11 +165,15 @@ def estimate(
     detector._check_settings()
     pictures = gather_normal(images)
     probes = _Probes(pictures)
-    free = _free(None if path is None else Path(path))
-    bill = replace(probes.bill(detector, len(pictures)), **free)
+    bill = _with_free(probes.bill(detector, len(pictures)), None if path is None else Path(path))
     if advise and bill.problems:
         bill = replace(bill, advice=_advice(bill, detector, lambda other: probes.bill(other, len(pictures))))
     return replace(bill, probe_seconds=time.perf_counter() - started)
+
+
+def is_worth_telling(detector: Detector, images: Picture | Iterable[Picture]) -> bool:
+    """Whether a fit is more work than its bill would be: not of a dozen pictures with a method that is quick."""
+    return bool(detector.QUICK) or len(gather_normal(images)) > 2 * FEW
 
 
 class _Probes:
@@ -199,7 +229,7 @@ def bill_of(found: Probe, detector: Detector, count: int, tests: int = 0) -> Bil
 
 def _training_steps(found: Probe, detector: Detector, total: float) -> float:
     """Steps of the probe's batch size: it has fewer epochs than will be trained for."""
-    return total * vars(detector)["epochs"] / vars(found.second.detector)["epochs"]
+    return total * float(vars(detector)["epochs"]) / float(vars(found.second.detector)["epochs"])
 
 
 def _grown(found: Probe, part: str, detector: Detector, count: int) -> dict[str, float]:
@@ -220,7 +250,10 @@ def _grown(found: Probe, part: str, detector: Detector, count: int) -> dict[str,
 def _memory(found: Probe, detector: Detector, count: int, sizes: Mapping[str, float]) -> float:
     """Peak resident memory in MiB: that of the small fit, and what grows."""
     first, second = found.first, found.second
-    peak = second.peak + max(0.0, detector._resident(count, sizes) - second.detector._resident(second.count, second.sizes)) / 2**20
+    peak = (
+        second.peak
+        + max(0.0, detector._resident(count, sizes) - second.detector._resident(second.count, second.sizes)) / 2**20
+    )
     batch = vars(detector).get("batch_size")
     if batch is not None:
         small, smaller = (vars(each.detector)["batch_size"] for each in (second, first))
@@ -229,8 +262,8 @@ def _memory(found: Probe, detector: Detector, count: int, sizes: Mapping[str, fl
     return peak
 
 
-def _free(path: Path | None) -> dict[str, float | None]:
-    """Free memory, what this process has already included, and free room where a model goes, in MiB."""
+def _with_free(bill: Bill, path: Path | None) -> Bill:
+    """With what memory and what room where a model goes are free."""
     folder = Path(tempfile.gettempdir()) if path is None else path.absolute().parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -238,7 +271,7 @@ def _free(path: Path | None) -> dict[str, float | None]:
         disk: float | None = shutil.disk_usage(folder).free / 2**20
     except OSError:
         disk = None
-    return {"free_memory_mb": free_memory_mb(), "free_disk_mb": disk}
+    return replace(bill, free_memory_mb=free_memory_mb(), free_disk_mb=disk)
 
 
 def free_memory_mb() -> float | None:
@@ -261,34 +294,68 @@ def _kib_of(file: Path, name: str) -> int:
 # ---- a benchmark ---------------------------------------------------------------------------------------------------------------
 
 
-def estimate_runs(runs: Sequence[Run], *, jobs: int | None = None, advise: bool = True) -> Bill:
+def estimate_runs(runs: Sequence[Run], *, jobs: int | None = None, brief: bool = False) -> Bill:
     """Say what planned runs will take together. Each method is probed once, on the first of its categories; the others have their own counts.
+
+    A method that fails in its probe has no part in the bill, and `unknown` names it.
 
     Args:
         runs: those that are to be done.
-        jobs: processes at once; None for this one. The time counts as if they ran one after another: each alone already uses all cores.
-        advise: also look for what to change where something is too much.
-
-    Raises:
-        InputError: what `fit` would raise.
+        jobs: processes at once, in which case each method is probed in a process of its own, too; None for all in this one. The time counts as if
+            runs came one after another: each alone already uses all cores.
+        brief: leave out the methods of which nothing is worth telling (see `is_worth_telling`).
     """
     started = time.perf_counter()
-    probes: dict[str, _Probes] = {}
-    bills: list[Bill] = []
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        if not run.category.train:
-            continue  # it fails at once, and says why
-        key = f"{run.detector} {sorted((name, repr(value)) for name, value in run.settings.items() if name != 'seed')}"
-        if key not in probes:
-            probes[key] = _Probes([sample.path for sample in run.category.train], run.category)
-        bills.append(probes[key].bill(run.make(), len(run.category.train), len(run.category.test)))
-    bill = replace(_together(bills, jobs or 1), **_free(None))
-    if jobs is not None and runs:
-        loading = sum(each.loading() for each in probes.values()) / max(1, len(probes)) * len(bills)
-        bill = replace(bill, stages={**bill.stages, "loading": loading})
-    if advise and bill.problems:
-        bill = replace(bill, advice=_advice_for_runs(bill, runs, bills, probes))
+        if run.category.train and not (brief and not is_worth_telling(run.make(), _train(run))):
+            settings = {name: value for name, value in run.settings.items() if name != "seed"}
+            groups.setdefault(json.dumps([run.detector, settings], sort_keys=True), []).append(run)
+    bills: list[Bill] = []
+    unknown: list[str] = []
+    for group in groups.values():
+        try:
+            bills += _bills(group) if jobs is None else _bills_apart(group)
+        except Exception as error:  # the run itself will say it again, in its row
+            unknown.append(f"{group[0].detector}: {reason_of(error)}")
+    bill = replace(_with_free(_together(bills, jobs or 1), None), unknown=tuple(unknown))
+    bill = replace(bill, advice=_advice_for_runs(bill, [run for group in groups.values() for run in group], bills))
     return replace(bill, probe_seconds=time.perf_counter() - started)
+
+
+def _train(run: Run) -> list[Picture]:
+    return [sample.path for sample in run.category.train]
+
+
+def _bills(group: Sequence[Run]) -> list[Bill]:
+    """Bills of runs of one method with the same settings."""
+    first = group[0].category
+    probes = _Probes([sample.path for sample in first.train], first)
+    return [probes.bill(run.make(), len(run.category.train), len(run.category.test)) for run in group]
+
+
+def _bills_apart(group: Sequence[Run]) -> list[Bill]:
+    """As `_bills`, in a process of its own, as the runs will be: one that is killed takes nothing with it. What a process loads counts for each run."""
+    content = json.dumps([run.to_json() for run in group])
+    done = subprocess.run(COMMAND, input=content, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError((done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1])
+    return [Bill(**found) for found in json.loads(done.stdout)]
+
+
+def main() -> None:
+    """Tell, on standard output, the bills of the runs that come on standard input, both as JSON."""
+    started = time.perf_counter()
+    group = [Run.from_json(content) for content in json.load(sys.stdin)]
+    first = group[0].category
+    probes = _Probes([sample.path for sample in first.train], first)
+    bills = [probes.bill(run.make(), len(run.category.train), len(run.category.test)) for run in group]
+    loading = {"loading": probes.loading() + IMPORTING}
+    plain = [
+        vars(replace(bill, stages={**bill.stages, **loading}, probe_seconds=time.perf_counter() - started))
+        for bill in bills
+    ]
+    sys.stdout.write(json.dumps(plain))
 
 
 def _together(bills: Sequence[Bill], jobs: int) -> Bill:
@@ -297,7 +364,9 @@ def _together(bills: Sequence[Bill], jobs: int) -> Bill:
     for bill in bills:
         for name, seconds in bill.stages.items():
             stages[name] = stages.get(name, 0.0) + seconds
-    memory, disk = (sum(sorted((getattr(b, part) for b in bills), reverse=True)[:jobs]) for part in ("memory_mb", "disk_mb"))
+    memory, disk = (
+        sum(sorted((getattr(b, part) for b in bills), reverse=True)[:jobs]) for part in ("memory_mb", "disk_mb")
+    )
     return Bill(stages, memory, disk, 0.0, sum(b.normal for b in bills), sum(b.tests for b in bills))
 
 
@@ -306,7 +375,8 @@ def _together(bills: Sequence[Bill], jobs: int) -> Bill:
 
 def _advice(bill: Bill, detector: Detector, again: Callable[[Detector], Bill]) -> tuple[Change, ...]:
     """Changes that clearly lower what is too much, the gentlest first, each with the bill it would make."""
-    began, found = time.perf_counter(), []
+    began = time.perf_counter()
+    found: list[Change] = []
     for settings in detector._cheaper():
         if len(found) == SUGGESTIONS or time.perf_counter() - began > ADVICE_SECONDS:
             break
@@ -324,16 +394,21 @@ def _advice(bill: Bill, detector: Detector, again: Callable[[Detector], Bill]) -
     return tuple(found)
 
 
-def _advice_for_runs(bill: Bill, runs: Sequence[Run], bills: Sequence[Bill], probes: Mapping[str, _Probes]) -> tuple[Change, ...]:
-    """For one run as for one fit; for several, one category or one method less. Quick configurations where a method has one."""
-    costliest = max(range(len(bills)), key=lambda place: _amount(bills[place], bill.problems[0]))
-    usable = [run for run in runs if run.category.train]
-    run, own = usable[costliest], bills[costliest]
-    if len(usable) > 1:
-        words = f"leave out {run.title}, which takes the most; it takes"
-        return (_change(bill.problems[0], {}, words, own),)
-    found = list(probes.values())[0]
-    return _advice(bill, run.make(), lambda other: found.bill(other, own.normal, own.tests))
+def _advice_for_runs(bill: Bill, runs: Sequence[Run], bills: Sequence[Bill]) -> tuple[Change, ...]:
+    """What a configuration for a first look, or the costliest run alone left out, would change."""
+    if not bill.problems or len(bills) != len(runs):
+        return ()
+    why = bill.problems[0]
+    place = max(range(len(bills)), key=lambda place: _amount(bills[place], why))
+    run, most = runs[place], bills[place]
+    found: list[Change] = []
+    if len(runs) > 1:
+        rest = _together([*bills[:place], *bills[place + 1 :]], 1)
+        found.append(_change(why, {}, f"leave out {run.title}", rest))
+    else:
+        probes = _Probes(_train(run), run.category)
+        found += _advice(bill, run.make(), lambda other: probes.bill(other, most.normal, most.tests))
+    return tuple(found)
 
 
 def _change(why: str, settings: Mapping[str, Any], words: str, bill: Bill) -> Change:

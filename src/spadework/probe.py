@@ -124,7 +124,7 @@ class Probe:
         if name not in self.second.stages:
             return 0.0
         step = self.second.stages[name].step
-        return step * (growth.size / own.size) ** self._power(name, own, growth.powers)
+        return step * float((growth.size / own.size) ** self._power(name, own, growth.powers))
 
     def _power(self, name: str, own: Growth, powers: tuple[float, float]) -> float:
         least, most = powers
@@ -189,7 +189,10 @@ def _fit_small(
         took = time.perf_counter() - started
         rest = took - sum(sum(stage.seconds) for stage in clock.stages.values())
         clock.look()
-        kept = {name: float(made.folder_.path.joinpath(entry["file"]).stat().st_size) for name, entry in made.folder_.header["arrays"].items()}
+        kept = {
+            name: float(made.folder_.path.joinpath(entry["file"]).stat().st_size)
+            for name, entry in made.folder_.header["arrays"].items()
+        }
         inspected, pixels = 0, 0.0
         if tests is not None and tests.test:
             some = _some(tests)

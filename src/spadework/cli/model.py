@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spadework.cli import options
-from spadework.cli.console import note, progress_bar, say, say_json
+from spadework.cli.console import note, present_bill, progress_bar, say, say_json
 
 if TYPE_CHECKING:
     from spadework.detectors.base import Detector
@@ -41,11 +41,13 @@ def fit(
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
     strict: options.Strict = False,
+    dry_run: options.DryRun = False,
     as_json: options.JsonFlag = False,
 ) -> None:
     """Learn what normal looks like from pictures of good parts.
 
-    The threshold is set from the same pictures, each compared with all the others; no defect is needed.
+    The threshold is set from the same pictures, each compared with all the others; no defect is needed. Says before it starts about
+    how long it will take, how much memory and disk, from a small fit of a few seconds; --dry-run stops there.
     """
     from spadework.benchmark import make_detector
     from spadework.errors import OutputError
@@ -55,6 +57,9 @@ def fit(
     given = {"max_false_alarms": max_false_alarms, "backbone": backbone, "weights": weights, "image_size": image_size}
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
+    _say_bill(model, normal, output, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        return
     with progress_bar() as progress:
         model.fit(normal, path=output, bad_files="raise" if strict else "skip", progress=progress)
     _report_skipped(model)
@@ -67,6 +72,14 @@ def fit(
             say(_index_line(summary["search_index"]))
         _say_thresholds(model)
     _exit_for(model.failures_)
+
+
+def _say_bill(model: Detector, normal: list[Path], output: Path, *, dry_run: bool, as_json: bool) -> None:
+    """Say what the fit will take: a line about the work, or, of a dry run, the result."""
+    from spadework.bill import estimate, is_worth_telling
+
+    if dry_run or is_worth_telling(model, normal):
+        present_bill(estimate(model, normal, path=output), dry_run=dry_run, as_json=as_json)
 
 
 def _index_line(index: dict[str, Any]) -> str:

@@ -150,12 +150,6 @@ class Detector(Settings, Costs, ABC):
         self._calibrate(folder, progress)
         folder.commit()
 
-    def _tell(self, what: str, done: int, total: int) -> None:
-        """Tell whoever watches `fit` how far `_learn` is."""
-        progress: Progress | None = getattr(self, "progress_", None)
-        if progress:
-            progress(what, done, total)
-
     def _forget(self) -> dict[str, Any]:
         """Take off everything learnt and return it: a second fit is a fresh fit, also of another backbone."""
         return {name: vars(self).pop(name) for name in list(vars(self)) if name.endswith("_")}

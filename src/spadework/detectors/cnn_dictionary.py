@@ -170,7 +170,9 @@ class CnnDictionary(HeldOut, NetworkDetector):
         return super()._stages(count) | {LEARNING: Growth(1, self.training_patches), HOLDING: held}
 
     def _inspecting(self, count: int) -> Growth:
-        corners = 1 if self.features == "convolutional" else len(patch_corners(self._view().size, self.patch, self.stride))
+        corners = (
+            1 if self.features == "convolutional" else len(patch_corners(self._view().size, self.patch, self.stride))
+        )
         return Growth(1, corners)
 
     def _calibrating(self, count: int) -> int:

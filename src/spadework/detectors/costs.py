@@ -6,9 +6,17 @@ The bill times a small `fit` and scales each stage by these; nothing here is mea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+from spadework.detectors.reading import Progress
+from spadework.images import Picture
+
+if TYPE_CHECKING:
+    from spadework.bill import Bill
+    from spadework.detectors.base import Detector
 
 READING, THRESHOLD = "reading normal images", "setting the threshold"
 LEARNING, HOLDING = "learning", "inspecting held-out pictures"
@@ -27,9 +35,34 @@ class Growth:
 
 
 class Costs:
-    """Hooks for the bill; the defaults fit a method that reads each picture once and scores some of them against the others."""
+    """The bill, and hooks for it; the defaults fit a method that reads each picture once and scores some of them against the others."""
 
     calibration_images: int = 0
+
+    def bill(self, images: Picture | Iterable[Picture], *, path: str | os.PathLike[str] | None = None) -> Bill:
+        """Say how long `fit` will take, how much memory and disk, and what to change if that is too much.
+
+        A few of the pictures are learnt from in a temporary folder, in a few seconds; nothing is kept, and the detector is not changed.
+
+        Args:
+            images: normal pictures, as in `fit`.
+            path: where the model will go: the room there counts. None for the temporary folder.
+
+        Returns:
+            `spadework.bill.Bill`: `seconds`, `memory_mb`, `disk_mb`, `stages`, `advice`.
+
+        Raises:
+            InputError: as `fit`.
+        """
+        from spadework.bill import estimate
+
+        return estimate(cast("Detector", self), images, path=path)
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        """Tell whoever watches `fit` how far `_learn` is."""
+        progress: Progress | None = getattr(self, "progress_", None)
+        if progress:
+            progress(what, done, total)
 
     def _stages(self, count: int) -> dict[str, Growth]:
         """The stages of `fit` with so many normal pictures."""
@@ -68,4 +101,5 @@ class Costs:
             changes.append({"batch_size": int(own["batch_size"]) // 4})
         if isinstance(own.get("image_size"), int) and own["image_size"] >= 128 and own.get("crop") is None:
             changes.append({"image_size": int(own["image_size"]) // 2})
-        return changes
+        quick: Mapping[str, Any] = getattr(type(self), "QUICK", {})
+        return [*changes, dict(quick)] if quick else changes

@@ -31,7 +31,7 @@ import numpy as np
 from spadework import check
 from spadework.calibration import choose_images
 from spadework.coreset import greedy
-from spadework.detectors.costs import HOLDING, Growth
+from spadework.detectors.costs import HOLDING, LEARNING, Growth
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.reading import Progress, Seen
 from spadework.errors import InputError
@@ -42,7 +42,11 @@ from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"patch", "map"})
 FOLDS = 5
-CHOOSING = "choosing patches"
+FOLDING = "choosing patches by folds"
+CHOOSING = (
+    2.1,
+    2.1,
+)  # power of the pictures that a choice takes time by: from 25 to 100 of them 2.3, from 25 to 50 1.8 (see coreset.py)
 
 
 class PatchCore(PyramidDetector):
@@ -148,9 +152,10 @@ class PatchCore(PyramidDetector):
     # ---- what it costs -------------------------------------------------------------------------------------------------------
 
     def _stages(self, count: int) -> dict[str, Growth]:
-        banks = 1 + (min(FOLDS, count) if self.calibration_images else 0)
+        folds = min(FOLDS, count) if self.calibration_images else 0
         held = replace(self._inspecting(count), steps=self._calibrating(count))
-        return super()._stages(count) | {CHOOSING: Growth(banks, count, (1.0, 2.0)), HOLDING: held}
+        banks = {LEARNING: Growth(1, count, CHOOSING), FOLDING: Growth(folds, count, CHOOSING)}
+        return super()._stages(count) | banks | {HOLDING: held}
 
     def _inspecting(self, count: int) -> Growth:
         return Growth(1, count, (0.0, 1.0))
@@ -179,8 +184,9 @@ class PatchCore(PyramidDetector):
         folder.header["grid"] = grid
         patches = folder.read("patches").view(np.ndarray)  # (N, H*W, C)
         rows = patches.reshape(-1, patches.shape[2])
+        self._tell(LEARNING, 0, 1)
         bank, radius = self._choose(rows)
-        self._tell(CHOOSING, 1, FOLDS + 1)
+        self._tell(LEARNING, 1, 1)
         folder.header["coreset"] = {"patches": len(rows), "radius": radius}
         folder.replace("bank", bank)
         distances, scores = self._held_out(patches)
@@ -201,10 +207,10 @@ class PatchCore(PyramidDetector):
         drawn = choose_images(count, int(self.calibration_images), self.seed) if count > 1 else np.arange(0)
         fold_of = np.random.default_rng(self.seed).permutation(count) % FOLDS
         distances, scores = np.empty((len(drawn), patches.shape[1])), np.full(len(drawn), np.nan)
-        for done, fold in enumerate(np.unique(fold_of[drawn]), 2):
+        for done, fold in enumerate(np.unique(fold_of[drawn]), 1):
             others = patches[fold_of != fold].reshape(-1, patches.shape[2])
             bank = self._ready(self._choose(others)[0])
-            self._tell(CHOOSING, done, FOLDS + 1)
+            self._tell(FOLDING, done, FOLDS)
             for place in np.flatnonzero(fold_of[drawn] == fold):
                 own = patches[drawn[place]]
                 found = self._nearest(own, bank, kappa=1)

@@ -30,7 +30,10 @@ from spadework.search_index import HELD_BYTES
 from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
-SEARCHED = (0.1, 1.0)  # with what power of the images searched a search's time grows: little where most are passed over, 1 in noise
+SEARCHED = (
+    0.1,
+    1.0,
+)  # with what power of the images searched a search's time grows: little where most are passed over, 1 in noise
 MAPS_FOR_PEAKS = 20  # where the image score needs no map, this many maps are searched to set the map threshold
 
 
