@@ -27,14 +27,14 @@ backbones storage retrieval entries kernels metrics scores
 search_index coreset kmeans mixture alignment
 gallery datasets
 correspondence
-prediction
+prediction bill
 detectors
 evaluation
 published fingerprint results
 runs
 workers
 benchmark comparison probe
-bill
+estimates
 report
 batch demo reproduce
 client

@@ -107,9 +107,9 @@ def benchmark(
     --dry-run stops there.
     """
     from spadework.benchmark import do_runs, outstanding, plan_benchmark
-    from spadework.bill import estimate_runs
     from spadework.datasets import open_dataset
     from spadework.errors import InputError
+    from spadework.estimates import estimate_runs
     from spadework.results import Results
     from spadework.runs import chosen_detectors
 

@@ -76,7 +76,7 @@ def fit(
 
 def _say_bill(model: Detector, normal: list[Path], output: Path, *, dry_run: bool, as_json: bool) -> None:
     """Say what the fit will take: a line about the work, or, of a dry run, the result."""
-    from spadework.bill import estimate, is_worth_telling
+    from spadework.estimates import estimate, is_worth_telling
 
     if dry_run or is_worth_telling(model, normal):
         present_bill(estimate(model, normal, path=output), dry_run=dry_run, as_json=as_json)

@@ -1,4 +1,4 @@
-"""How the work of `fit` grows: what a detector knows of its own time, memory and room, for the bill in advance (`spadework.bill`).
+"""How the work of `fit` grows: what a detector knows of its own time, memory and room, for the bill in advance (`spadework.estimates`).
 
 In: the number of normal pictures. Out: for each stage of `fit`, by the name that it reports progress under, how many steps it takes and of what size.
 The bill times a small `fit` and scales each stage by these; nothing here is measured.
@@ -9,14 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
+from spadework.bill import Bill
 from spadework.detectors.reading import Progress
 from spadework.images import Picture
-
-if TYPE_CHECKING:
-    from spadework.bill import Bill
-    from spadework.detectors.base import Detector
 
 READING, THRESHOLD = "reading normal images", "setting the threshold"
 LEARNING, HOLDING = "learning", "inspecting held-out pictures"
@@ -54,9 +51,10 @@ class Costs:
         Raises:
             InputError: as `fit`.
         """
-        from spadework.bill import estimate
+        from spadework.estimates import estimate
 
-        return estimate(cast("Detector", self), images, path=path)
+        detector: Any = self
+        return estimate(detector, images, path=path)
 
     def _tell(self, what: str, done: int, total: int) -> None:
         """Tell whoever watches `fit` how far `_learn` is."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from spadework import check
+from spadework.bill import duration
 from spadework.detectors.reading import Progress
 from spadework.detectors.weights import Checkpoint
 from spadework.errors import InputError, MissingExtraError, TrainingError
@@ -202,10 +203,3 @@ def _check_losses(
 
 def _told(losses: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: "40 s", "12 min", "3.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
