@@ -52,7 +52,9 @@ def test_each_stage_is_scaled_by_its_own_counts():
     model = Spade(calibration_images=100, gallery_k=5)
     told = bill_of(found(model), model, 240)
     assert told.stages[READING] == pytest.approx(2.0 + 0.5 * 240)  # what is done once counts once
-    assert told.stages[THRESHOLD] == pytest.approx(0.25 * 100)  # at most 100 are left out; each is searched among 5, as in the probe
+    assert told.stages[THRESHOLD] == pytest.approx(
+        0.25 * 100
+    )  # at most 100 are left out; each is searched among 5, as in the probe
     assert told.seconds == pytest.approx(1.0 + 122 + 25)
     assert (told.normal, told.tests) == (240, 0)
 
@@ -114,7 +116,16 @@ def test_as_json():
     told = Bill({"a": 800.0}, 2000.0, 300.0, 1.0, 50, advice=(Change("time", {"x": 1}, "x=1", 1.0, 2.0, 3.0),))
     content = json.loads(json.dumps(told.to_json(), allow_nan=False))
     assert set(content) == {
-        *("seconds", "peak_memory_mb", "disk_mb", "model_mb", "normal_images", "test_images", "stages", "free_memory_mb"),
+        *(
+            "seconds",
+            "peak_memory_mb",
+            "disk_mb",
+            "model_mb",
+            "normal_images",
+            "test_images",
+            "stages",
+            "free_memory_mb",
+        ),
         *("free_disk_mb", "too_much", "advice", "unknown", "probe_seconds"),
     }
     assert content["advice"] == [
@@ -200,7 +211,9 @@ def test_a_method_that_fails_is_named(tmp_path, monkeypatch):
 def test_a_dry_run_writes_nothing(tmp_path):
     write_pictures(tmp_path / "good", normal_pictures(8))
     before = sorted(tmp_path.rglob("*"))
-    done = CliRunner().invoke(app, ["fit", str(tmp_path / "good"), "-o", str(tmp_path / "a.spade"), "--dry-run", *CHOICES])
+    done = CliRunner().invoke(
+        app, ["fit", str(tmp_path / "good"), "-o", str(tmp_path / "a.spade"), "--dry-run", *CHOICES]
+    )
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("about ")
     assert READING in done.stdout
