@@ -11,7 +11,7 @@ from builders import TINY, mvtec_category, normal_pictures, write_pictures
 from test_detectors import SETTINGS
 from typer.testing import CliRunner
 
-from spadework import Spade, bill, estimates
+from spadework import Spade, bill, estimates, probe
 from spadework.bill import Bill, Change, gigabytes
 from spadework.cli.app import app
 from spadework.datasets import open_dataset
@@ -175,8 +175,14 @@ def test_a_dozen_pictures_are_not_worth_a_bill():
     assert is_worth_telling(get_detector("ganomaly")(), normal_pictures(2))
 
 
-@pytest.mark.parametrize("name", DETECTORS)
-def test_every_method_has_a_bill(name):
+TRAINED = {name for name, settings in SETTINGS.items() if "epochs" in settings}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in TRAINED - {"ganomaly"} else ()) for name in DETECTORS]
+)
+def test_every_method_has_a_bill(name, monkeypatch):
+    monkeypatch.setattr(probe, "TRIAL_SECONDS", 0.2)
     detector = get_detector(name)(**SETTINGS[name])
     told = estimate(detector, normal_pictures(14), advise=False)
     assert told.seconds > 0
