@@ -301,6 +301,14 @@ def test_events_go_on_where_the_line_broke(script, station, naps):
     assert [headers["last-event-id"] for _, _, headers, _ in script.asked] == ["b-0-6", "b-1-7", "b-1-7"]
 
 
+def test_a_line_that_breaks_before_the_first_event_is_taken_up_where_it_began(script, station, naps):
+    script.say(b"retry: 1\n: alive\n\nid: b-4-9\n\n: alive\n\n", Connection="close")
+    script.say(b'event: inspection\nid: b-5-10\ndata: {"id": 10}\n\n', Connection="close")
+    event = next(station.events())
+    assert (event.kind, event.id, event.json) == ("inspection", "b-5-10", {"id": 10})
+    assert [headers.get("last-event-id") for _, _, headers, _ in script.asked] == [None, "b-4-9"]
+
+
 def test_events_of_who_may_not_listen(script, station):
     script.fail(401)
     with pytest.raises(RefusedError):

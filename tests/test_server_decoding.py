@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -24,7 +25,7 @@ from PIL import Image
 from spadework.images import read_image
 from spadework.server import decoding, decoding_child
 from spadework.server.decoding import Decoders
-from spadework.server.errors import Damaged, DecodeTimeout, DecodingError, NotAPicture, Stopped, TooLarge
+from spadework.server.errors import Damaged, DecodeTimeout, DecodingError, NotAPicture, Overloaded, Stopped, TooLarge
 
 LIMIT = 4_000_000  # pixels
 
@@ -241,6 +242,62 @@ def test_processes_that_did_much_are_replaced(monkeypatch, tmp_path):
         for _ in range(3):
             decoders.decode(good)
         assert decoders.replaced == 1
+
+
+def test_a_process_that_cannot_be_started_costs_no_place(monkeypatch, tmp_path):
+    """Where the system has no process or no memory to give, pictures are turned away, and taken again when it has."""
+    good = written(tmp_path, encoded("PNG"), "good.png")
+    with Decoders(2, LIMIT, 512 << 20, 20.0) as decoders:
+        decoders.decode(good)
+        with monkeypatch.context() as patch:
+            patch.setattr(decoding.subprocess, "Popen", no_process)
+            for child in list(decoders._children):
+                os.kill(child._process.pid, signal.SIGKILL)
+                child._process.wait()
+            for _ in range(5):  # more than there are places
+                with pytest.raises(Overloaded, match="cannot be decoded now"):
+                    decoders.decode(good)
+        with ThreadPoolExecutor(4) as pool:
+            for pixels, _ in pool.map(decoders.decode, [good] * 4):
+                assert pixels.shape == (48, 64, 3)
+        assert len(decoders._children) == 2
+
+
+def no_process(*arguments, **named):
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+@pytest.mark.parametrize(
+    "code", ["raise SystemExit(1)", "print('nonsense', flush=True)", "import time; time.sleep(1000)"]
+)
+def test_a_process_that_ends_before_it_is_ready_is_not_the_pictures_fault(monkeypatch, tmp_path, code):
+    good = written(tmp_path, encoded("PNG"), "good.png")
+    monkeypatch.setattr(decoding, "START_SECONDS", 0.5 if "sleep" in code else 60.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "START", code)
+        decoders = Decoders(1, LIMIT, 512 << 20, 20.0)
+        with pytest.raises(Overloaded, match="cannot be decoded now"):
+            decoders.decode(good)
+    with decoders:
+        with contextlib.suppress(Overloaded):  # the one that was started in its place
+            decoders.decode(good)
+        monkeypatch.setattr(decoding, "START_SECONDS", 60.0)
+        assert decoders.decode(good)[0].shape == (48, 64, 3)
+
+
+def test_decoders_that_cannot_be_started_leave_none_behind(monkeypatch):
+    started, real = [], decoding.subprocess.Popen
+
+    def second_fails(*arguments, **named):
+        if started:
+            no_process()
+        started.append(real(*arguments, **named))
+        return started[0]
+
+    monkeypatch.setattr(decoding.subprocess, "Popen", second_fails)
+    with pytest.raises(Overloaded, match="temporarily unavailable"):
+        Decoders(2, LIMIT, 512 << 20, 20.0)
+    assert started[0].wait(30) is not None
 
 
 def test_closing_ends_all_and_tells_those_who_wait(monkeypatch, tmp_path):

@@ -12,6 +12,11 @@ pytest.importorskip("fastapi")
 from spadework.server.events import COMMENT, GREETING, KEPT, WAITING, Events, Mark, stream
 
 
+def start(events: Events) -> bytes:
+    """What a new client is sent first when nothing happened yet."""
+    return GREETING + f"id: {events.boot}-0-7\n\n".encode()
+
+
 def parse(frames: list[bytes]) -> list[tuple[str, str, dict]]:
     """Kind, id and content of each event."""
     found = []
@@ -44,7 +49,7 @@ def missed_none(number):
 def test_events_come_in_order_from_any_thread():
     async def script(events):
         body = stream(events, None, missed_none, lambda: True)
-        assert await take(body, 1) == [GREETING]
+        assert await take(body, 1) == [start(events)]
         waiting = asyncio.ensure_future(take(body, 20))
         await asyncio.sleep(0)
         threads = [threading.Thread(target=lambda: [events.publish("model", {}) for _ in range(5)]) for _ in range(4)]
@@ -90,7 +95,39 @@ def test_after_a_restart_or_a_long_time_the_history_tells(boot):
     asked, found, boot_now = run(script)
     assert asked == [40]
     assert [kind for kind, _, _ in found] == ["inspection", "resync"]
+    # who goes away between the two goes on with the history from there, and still hears that other things may have changed
+    assert found[0][1] == f"{boot or boot_now}-2-41"
     assert found[1][1] == f"{boot_now}-{KEPT + 10}-{KEPT + 9}"
+
+
+def test_a_client_that_breaks_off_before_its_first_event_misses_nothing():
+    async def script(events):
+        events.publish("model", {"n": 1})
+        body = stream(events, None, missed_none, lambda: True)
+        (first,) = await take(body, 1)
+        await body.aclose()
+        mark = Mark.read(first.decode().rpartition("id: ")[2].strip())
+        events.publish("inspection", {"n": 2}, inspection=8)  # while nobody listens
+        return parse(await take(stream(events, mark, missed_none, lambda: True), 2))
+
+    assert [told for _, _, told in run(script)] == [{"n": 2}]
+
+
+def test_every_break_in_what_was_missed_is_taken_up_without_a_gap():
+    """After a restart the history tells five; a client that goes away after each of them gets all, and the resync."""
+
+    async def script(events):
+        history = [(number, {"id": number}) for number in range(1, 13)]
+        mark, got = Mark("another", 99, 7), []
+        while "resync" not in [kind for kind, _, _ in got]:
+            body = stream(events, mark, lambda after: [one for one in history if one[0] > after], lambda: True)
+            got += parse((await take(body, 2))[1:])
+            await body.aclose()
+            mark = Mark.read(got[-1][1])
+        return got
+
+    found = run(script)
+    assert [told.get("id") for _, _, told in found] == [8, 9, 10, 11, 12, None]
 
 
 def test_a_client_that_does_not_read_is_cut_off_without_a_gap():
@@ -117,9 +154,10 @@ def test_silence_shows_that_the_line_is_alive_and_asks_who_listens():
     async def script(events):
         answers = [True, False]
         body = stream(events, None, missed_none, lambda: answers.pop(0), silence=0.01)
-        return [message async for message in body]
+        return [message async for message in body], start(events)
 
-    assert run(script) == [GREETING, COMMENT]
+    found, first = run(script)
+    assert found == [first, COMMENT]
 
 
 def test_a_stop_lets_all_go_after_what_waits():
@@ -134,9 +172,10 @@ def test_a_stop_lets_all_go_after_what_waits():
         events.close()
         rest = [*await waiting, *[message async for message in body]]
         late = [message async for message in stream(events, None, missed_none, lambda: True)]
-        return len(parse(rest)), late
+        return len(parse(rest)), late, events.now()
 
-    assert run(script) == (2, [GREETING])
+    count, late, now = run(script)
+    assert (count, late) == (2, [GREETING + f"id: {now}\n\n".encode()])
 
 
 @pytest.mark.parametrize(

@@ -310,8 +310,9 @@ class Client:
         while True:
             try:
                 for event in self._listen(last):
-                    last, failed = event.id, 0
-                    yield event
+                    last, failed = event.id or last, 0
+                    if event.kind:
+                        yield event
             except UnreachableError:
                 failed += 1
                 if failed >= self._tries:
@@ -429,6 +430,7 @@ class Client:
 
 
 def _read_events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[Event]:
+    """Yield events; an id alone, from where to go on, as one without a kind."""
     told: dict[str, str] = {}
     for line in lines:
         text = line.decode().rstrip("\r\n")
@@ -438,6 +440,8 @@ def _read_events(lines: Iterator[bytes] | http.client.HTTPResponse) -> Iterator[
             continue
         if "data" in told:
             yield Event(told.get("event", "message"), told.get("id", ""), json.loads(told["data"]))
+        elif told.get("id"):
+            yield Event("", told["id"], {})
         told = {}
 
 
@@ -474,14 +478,7 @@ def _picture(picture: str | os.PathLike[str] | bytes | Array) -> tuple[bytes, st
 
 
 def encode_png(pixels: Array) -> bytes:
-    """Return an array as a PNG file.
-
-    Args:
-        pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
-
-    Raises:
-        PictureError: another shape or type.
-    """
+    """Return an array, uint8 (H, W), (H, W, 3) or (H, W, 4), as a PNG file; PictureError for another shape or type."""
     colours = {2: 0, (3, 3): 2, (3, 4): 6}
     shape = tuple(pixels.shape)
     colour = colours.get(2) if len(shape) == 2 else colours.get((len(shape), shape[-1] if shape else 0))

@@ -35,6 +35,7 @@ def fit(
     backbone: options.Backbone = None,
     weights: options.Weights = None,
     image_size: options.ImageSize = None,
+    search_radius: options.SearchRadius = None,
     storage: options.Storage = None,
     paper: options.Paper = False,
     settings: options.Settings = [],  # noqa: B006 - Typer reads it as "none given"
@@ -55,6 +56,7 @@ def fit(
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: exists. Choose another name, or replace it with --overwrite.")
     given = {"max_false_alarms": max_false_alarms, "backbone": backbone, "weights": weights, "image_size": image_size}
+    given["search_radius"] = search_radius
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
     _say_bill(model, normal, output, dry_run=dry_run, as_json=as_json)
@@ -323,7 +325,8 @@ def info(
     say(f"model       {summary['model']}, {summary['megabytes']} MB, hash {summary['model_hash']}")
     say(f"detector    {summary['detector']}, made with Spadework {summary['made_with']}")
     say(f"network     {network['name']} ({network['hash'][:12]})" if network else "network     none")
-    say(f"normal      {summary['normal_images']} pictures")
+    seen = "" if summary["canvas"] is None else ", seen at up to {1} x {0} pixels".format(*summary["canvas"])
+    say(f"normal      {summary['normal_images']} pictures{seen}")
     if summary["search_index"]:
         say(_index_line(summary["search_index"]))
     say(f"threshold   {_threshold_line(detector)}")
@@ -345,6 +348,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
         "detector": detector.name,
         "backbone": folder.header["backbone"],
         "normal_images": detector.n_normal_,
+        "canvas": folder.header.get("canvas"),
         "search_index": None if gallery is None else gallery.index_summary(),
         "megabytes": round(size / 2**20, 1),
         "threshold": {

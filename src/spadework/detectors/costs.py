@@ -97,6 +97,8 @@ class Costs:
             changes.append({"grid_stride": 2 * int(own["grid_stride"])})
         if own.get("batch_size", 0) > 8:
             changes.append({"batch_size": int(own["batch_size"]) // 4})
+        if own.get("image_size") == "auto":
+            changes.append({"image_size": 256})
         if isinstance(own.get("image_size"), int) and own["image_size"] >= 128 and own.get("crop") is None:
             changes.append({"image_size": int(own["image_size"]) // 2})
         quick: Mapping[str, Any] = getattr(type(self), "QUICK", {})

@@ -16,24 +16,24 @@ import numpy as np
 
 from spadework import check
 from spadework.calibration import choose_images
-from spadework.correspondence import MATCHINGS, correspond
+from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
 from spadework.detectors.costs import THRESHOLD, Growth
 from spadework.detectors.features import PyramidDetector
+from spadework.detectors.placing import window_of
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture, View
-from spadework.kernels import KERNELS, kernel_name, pruned
+from spadework.kernels import KERNELS, kernel_name, pruned, window
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.search_index import HELD_BYTES
 from spadework.storage import ModelFolder
+from spadework.tiling import Tiling
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
-SEARCHED = (
-    0.1,
-    1.0,
-)  # with what power of the images searched a search's time grows: little where most are passed over, 1 in noise
+# With what power of the images searched a search's time grows: little where most are passed over, 1 in noise.
+SEARCHED = (0.1, 1.0)
 MAPS_FOR_PEAKS = 20  # where the image score needs no map, this many maps are searched to set the map threshold
 
 
@@ -72,7 +72,8 @@ class Spade(PyramidDetector):
     Args:
         backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
         weights: a local weights file for "timm:" and "torchvision:".
-        image_size: what pictures are resized to: one side or (height, width), multiples of the network's coarsest stride (16).
+        image_size: how large pictures are seen: the side of a square of the same area, "auto" for what their own size asks for, or
+            (height, width), multiples of the network's coarsest stride (16). Aspect is kept; see docs/resolution.md.
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side, as in the paper.
         levels: which levels to use, counted from 1 at the finest; None for all.
         grid_stride: stride of the fine grid in pixels of the view. 4 is the paper's; 8 searches 16 times fewer pairs.
@@ -82,6 +83,8 @@ class Spade(PyramidDetector):
         image_k: nearest images in the image score "nearest-images".
         gallery_k: nearest images whose descriptors are searched.
         kappa: nearest descriptors whose mean squared distance is the score of a place.
+        search_radius: for parts that lie alike in all pictures: each place is compared only with what lies at most so many pixels of the
+            picture from the same place; finds a right thing in the wrong place, and faster. None compares with everything.
         image_score: "map", the highest value of the smoothed map, or "nearest-images", the mean squared distance to the
             `image_k` nearest global vectors.
         smoothing: sigma of the Gaussian on the map, in pixels of the view.
@@ -110,7 +113,7 @@ class Spade(PyramidDetector):
         backbone: str = "embedded",
         *,
         weights: str | os.PathLike[str] | None = None,
-        image_size: int | Sequence[int] = 256,
+        image_size: int | Sequence[int] | str = 256,
         crop: int | Sequence[int] | None = None,
         levels: Sequence[int] | None = None,
         grid_stride: int = 8,
@@ -120,6 +123,7 @@ class Spade(PyramidDetector):
         image_k: int = 50,
         gallery_k: int = 50,
         kappa: int = 1,
+        search_radius: float | None = None,
         image_score: str = "map",
         smoothing: float = 4.0,
         max_false_alarms: float = 0.01,
@@ -141,6 +145,7 @@ class Spade(PyramidDetector):
         self.image_k = image_k
         self.gallery_k = gallery_k
         self.kappa = kappa
+        self.search_radius = search_radius
         self.image_score = image_score
         self.smoothing = smoothing
         self.max_false_alarms = max_false_alarms
@@ -174,6 +179,8 @@ class Spade(PyramidDetector):
             ("kernel", {"auto", *KERNELS}),
         ):
             check.one_of(getattr(self, name), name, choices)
+        if self.search_radius is not None:
+            check.not_negative(self.search_radius, "search_radius")
         check.share(self.max_false_alarms, "max_false_alarms")
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
@@ -189,8 +196,9 @@ class Spade(PyramidDetector):
 
     def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
         """Of the mapped gallery: what the search index holds, at least what one search needs."""
-        image = (sizes.get("pyramids", 0.0) * (3 if self.storage == "float16" else 1) + sizes.get("codes", 0.0)) / count
-        return min(count * image, max(HELD_BYTES, (int(self.gallery_k) + 1) * image))
+        rows = max(count, sizes.get("pyramid_checks", 0.0) / 4)  # one a tile
+        row = (sizes.get("pyramids", 0.0) * (3 if self.storage == "float16" else 1) + sizes.get("codes", 0.0)) / rows
+        return min(rows * row, max(HELD_BYTES, (int(self.gallery_k) + 1) * row))
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
@@ -200,10 +208,19 @@ class Spade(PyramidDetector):
             assert seen.pyramid is not None  # needs == "pyramid"
             if gallery is None:
                 codes = self.upsampling if self._prunes() else None
-                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage, codes=codes)
+                tiling = self._tiling()
+                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage, codes=codes, tiling=tiling)
             gallery.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
         if gallery is not None:
             gallery.complete()
+
+    def _tiling(self) -> Tiling | None:
+        """How a large canvas is cut; None for the paper's view, where one tile is all, and where a search radius bounds the search."""
+        view = self._view()
+        if not view.pad or self.search_radius is not None:
+            return None
+        tiling = Tiling.plan(view.size, multiple=self.backbone_.multiple)
+        return tiling if len(tiling) > 1 else None
 
     def _prunes(self) -> bool:
         """Whether searches use the kernel that wants a search index."""
@@ -212,7 +229,7 @@ class Spade(PyramidDetector):
     def _open(self, folder: ModelFolder) -> None:
         self.gallery_ = Gallery(folder)
         if self._prunes():
-            pruned.warm_up()  # now, not in the first request
+            (pruned if self.search_radius is None else window).warm_up()  # now, not in the first request
 
     def _known_pictures(self) -> set[str]:
         return {entry.sha256 for entry in self.gallery_.entries} if hasattr(self, "gallery_") else set()
@@ -301,20 +318,26 @@ class Spade(PyramidDetector):
 
     def _judge(self, seen: Seen) -> Judgement:
         assert seen.pyramid is not None  # needs == "pyramid"
-        return self._judge_pyramid(seen.pyramid)
+        tiling = self.gallery_.tiling
+        tiles = None if tiling is None else tiling.cut(seen.pyramid.levels)
+        return self._judge_pyramid(seen.pyramid, tiles, seen.image.shape)
 
-    def _judge_pyramid(self, pyramid: Pyramid, *, exclude: int | None = None) -> Judgement:
+    def _judge_pyramid(
+        self, pyramid: Pyramid, tiles: Sequence[Pyramid] | None, size: Sequence[int], *, exclude: int | None = None
+    ) -> Judgement:
         images, distances = self._retrieve(pyramid.global_vector, exclude)
-        found = correspond(
-            pyramid.levels,
-            self.gallery_,
-            images[: self.gallery_k],
-            kappa=self.kappa,
-            pyramid=self.pyramid,
-            upsampling=self.upsampling,
-            kernel=self.kernel,
-            threads=self.threads,
-        )
+        options: dict[str, Any] = {
+            "kappa": self.kappa,
+            "pyramid": self.pyramid,
+            "upsampling": self.upsampling,
+            "kernel": self.kernel,
+            "threads": self.threads,
+            "within": window_of(self.search_radius, self._view(), size),
+        }
+        if tiles is None:
+            found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options)
+        else:
+            found = correspond_tiles(tiles, self.gallery_, self.gallery_k, exclude=exclude, **options)
         names = [self.gallery_.entries[index].name for index in images[:5]]
         nearest = tuple(zip(names, (float(d) for d in distances), strict=False))
         return Judgement(found.distances, self._image_score(distances), found, nearest)
@@ -354,8 +377,9 @@ class Spade(PyramidDetector):
     def _map_peaks(self, chosen: np.ndarray, progress: Progress | None) -> np.ndarray:
         peaks = []
         for done, index in enumerate(map(int, chosen), 1):
-            own = Pyramid(self.gallery_.levels(index), self.gallery_.globals[index])
-            _, small = self._scores(self._judge_pyramid(own, exclude=index))
+            own, size = self.gallery_.pyramid(index), self.gallery_.entries[index].size
+            tiles = None if self.gallery_.tiling is None else self.gallery_.tile_pyramids(index)
+            _, small = self._scores(self._judge_pyramid(own, tiles, size, exclude=index), size)
             assert small is not None  # SPADE always has a map
             peaks.append(float(small.max()))
             if progress:

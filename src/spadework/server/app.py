@@ -20,7 +20,6 @@ from spadework.errors import SpadeworkError
 from spadework.server import settings as station_settings
 from spadework.server.gate import Gate
 from spadework.server.problems import Problem
-from spadework.server.records import Filter
 from spadework.server.routes import decisions, health, inspections, live, maps, models, page, session
 from spadework.server.routes.guarded import PREFIX
 from spadework.server.services import Services
@@ -53,8 +52,8 @@ def create_app(settings: station_settings.Settings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await anyio.to_thread.run_sync(services.open)
-        latest = services.history.find(Filter(limit=1)).items
-        services.events.open(asyncio.get_running_loop(), inspection=latest[0].id if latest else 0)
+        latest = services.history.count()  # the highest number, whatever the clock said when
+        services.events.open(asyncio.get_running_loop(), inspection=latest)
         try:
             yield
         finally:

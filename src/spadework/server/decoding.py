@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import subprocess
@@ -22,8 +23,10 @@ import numpy as np
 import spadework
 from spadework import check
 from spadework.server.decoding_child import ERRORS, LONGEST, MEDIA_TYPES
-from spadework.server.errors import Damaged, DecodeTimeout, Stopped
+from spadework.server.errors import Damaged, DecodeTimeout, Overloaded, Stopped
 
+LOG = logging.getLogger("spadework.decoding")
+RESTART_SECONDS = 5.0  # after which it is worth another try where no process could be started
 START_SECONDS = 60.0  # for a process to be there, on a machine that is very busy
 PICTURES = 2000  # decoded by one process, then another takes its place: what a decoder leaks goes with it
 KEPT = (
@@ -60,8 +63,15 @@ class Decoders:
         self.replaced = 0  # processes that died, hung or were worn out
         self._closed = False
         self._lock = threading.Lock()
-        self._children = {self._start() for _ in range(processes)}
+        self._children: set[_Child] = set()
         self._free: queue.LifoQueue[_Child | None] = queue.LifoQueue()
+        try:
+            for _ in range(processes):
+                self._children.add(self._start())
+        except BaseException:
+            for child in self._children:
+                child.end()
+            raise
         for child in self._children:
             self._free.put(child)
 
@@ -73,6 +83,7 @@ class Decoders:
             TooLarge: it has too many pixels, or takes too much memory.
             Damaged: it is cut off, broken, animated, or the decoder died of it.
             DecodeTimeout: it takes too long.
+            Overloaded: the system has no process to give for it; the same picture may be taken later.
             Stopped: `close` was called.
         """
         child = self._free.get()
@@ -82,27 +93,39 @@ class Decoders:
             if not child.is_alive:  # not this picture's fault
                 child = self._replace(child)
             return child.decode(Path(path).absolute(), self.seconds)
-        except Damaged:
+        except (Damaged, Overloaded):
             if self._closed:
                 raise Stopped("the decoders are closed.") from None
             raise
         finally:
-            if self._closed and child is not None:
-                child.end()
-                child = None
-            elif child is not None and (not child.is_alive or child.pictures >= PICTURES):
-                child = self._replace(child)
-            self._free.put(child)
+            self._free.put(self._after(child))
+
+    def _after(self, child: _Child | None) -> _Child | None:
+        """What goes back to those that are free: never nothing, or a place would be lost for ever."""
+        if child is None:
+            return None
+        if self._closed:
+            child.end()
+            return None
+        if child.is_alive and child.pictures < PICTURES:
+            return child
+        with contextlib.suppress(Overloaded):  # the next picture tries again
+            return self._replace(child)
+        return child
 
     def _start(self) -> _Child:
-        return _Child(self.memory_bytes, self.max_pixels, self.seconds)
+        try:
+            return _Child(self.memory_bytes, self.max_pixels, self.seconds)
+        except OSError as error:  # no process, no memory, no file to be had
+            LOG.error("no process to decode pictures can be started: %s", error)
+            raise _none_to_decode(error.strerror or str(error)) from error
 
     def _replace(self, child: _Child) -> _Child:
         child.end()
         with self._lock:
+            new = self._start()
             self.replaced += 1
             self._children.discard(child)
-            new = self._start()
             self._children.add(new)
             if self._closed:
                 new.kill()
@@ -140,23 +163,26 @@ class _Child:
         self._target = target
         command = [sys.executable, "-P", "-c", START, str(memory_bytes), str(max_pixels), str(seconds), target]
         options: dict[str, Any] = {"pass_fds": (int(target[3:]),)} if target.startswith("fd:") else {}
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C is for the station, which ends us when it is done
-            **options,
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for the station, which ends us when it is done
+                **options,
+            )
+        except BaseException:
+            self._let_room_go()
+            raise
 
     @property
     def is_alive(self) -> bool:
         return self._process.poll() is None and not self._late
 
     def decode(self, path: Path, seconds: float) -> tuple[np.ndarray, str]:
-        if not self._ready:
-            self._ready = "ready" in self._answer(START_SECONDS)
+        self._wait_ready()
         self.pictures += 1
         answer = self._ask({"path": os.fspath(path)}, seconds)
         if answer.get("error") in ERRORS:
@@ -166,6 +192,19 @@ class _Child:
             self.kill()
             raise Damaged("the picture is broken: the decoder died of it.")
         return pixels, answer["media_type"]
+
+    def _wait_ready(self) -> None:
+        """Wait until it has begun. Raises Overloaded if it does not: whatever was to be decoded, it is not its fault."""
+        if self._ready:
+            return
+        try:
+            self._ready = "ready" in self._answer(START_SECONDS)
+        except (Damaged, DecodeTimeout):
+            self._ready = False
+        if not self._ready:
+            self.kill()
+            LOG.error("a process to decode pictures ended, or hung, before it was ready")
+            raise _none_to_decode("the process for it does not start")
 
     def _read(self, shape: Any) -> np.ndarray | None:
         """The pixels that were written; None if they are not those of a picture that may be."""
@@ -220,12 +259,21 @@ class _Child:
         """Kill it, and let its files go."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._room):
+        for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 assert pipe is not None
                 pipe.close()
+        self._let_room_go()
+
+    def _let_room_go(self) -> None:
+        with contextlib.suppress(OSError):
+            self._room.close()
         if not self._target.startswith("fd:"):
             Path(self._target).unlink(missing_ok=True)
+
+
+def _none_to_decode(why: str) -> Overloaded:
+    return Overloaded(f"pictures cannot be decoded now: {why}. Try again later.", RESTART_SECONDS)
 
 
 def _make_room() -> tuple[BinaryIO, str]:

@@ -7,7 +7,7 @@ SpadeworkError
     │   ├── TooLarge            it has too many pixels, or takes too much memory
     │   ├── Damaged             it is cut off or broken
     │   └── DecodeTimeout       it takes too long
-    ├── Overloaded              too many pictures wait already
+    ├── Overloaded              too many pictures wait already, or none can be decoded now
     ├── Stopped                 the station takes nothing new
     ├── ModelGone               the model on the disk cannot be used
     ├── CannotLearn             the detector cannot take single pictures in or out
@@ -63,7 +63,7 @@ class DecodeTimeout(DecodingError):
 
 
 class Overloaded(StationError):
-    """Too many pictures wait already; `seconds`: about how long until there is room."""
+    """Too many pictures wait already, or nothing can be started to decode them; `seconds`: about how long until there is room."""
 
     code: ClassVar[str] = "overloaded"
 

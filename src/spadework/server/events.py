@@ -2,7 +2,8 @@
 
 An event's id is `BOOT-NUMBER-INSPECTION`: which run of the station, the event's number in it, the highest inspection by then. Who comes
 back with the last id of this run gets what came since; after a restart, or a long time away, the inspections since then from the history and
-an event `resync`: read lists again, other things may have changed. A client that reads too slowly is cut off and comes back so.
+an event `resync`: read lists again, other things may have changed. A client that reads too slowly is cut off and comes back so. A new client is
+told an id at once, before anything happens, so that a line that breaks early costs nothing either.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class Events:
 
     def open(self, loop: asyncio.AbstractEventLoop, *, inspection: int) -> None:
         """Begin: clients are served by `loop`; `inspection` is the highest number in the history."""
-        self._loop, self._inspection = loop, inspection
+        with self._lock:  # watched folders may have begun to tell already
+            self._loop, self._inspection = loop, max(self._inspection, inspection)
 
     def close(self) -> None:
         """Let all clients go; to be called in the loop."""
@@ -132,6 +134,10 @@ class Events:
         with self._lock:
             return Mark(self.boot, self._number, self._inspection)
 
+    def elsewhere(self) -> Mark:
+        """Return the mark of somebody whose id says nothing here: no inspection is told again, but that lists must be read again."""
+        return Mark("", 0, self.now().inspection)
+
     def since(self, mark: Mark) -> list[Numbered] | None:
         """Return what came after a mark of this run; None if it is of another or not all is kept."""
         with self._lock:
@@ -166,11 +172,16 @@ async def stream(
         silence: seconds until a comment is sent.
     """
     with events.listen() as listener:
-        yield GREETING
-        sent = 0
-        for number, message in await _missed(events, last, missed):
-            sent = max(sent, number)
-            yield message
+        if last is None:
+            now = events.now()  # what comes after it reaches the queue: that listens already
+            sent = now.number
+            yield GREETING + f"id: {now}\n\n".encode()
+        else:
+            sent = 0
+            yield GREETING
+            for number, message in await _missed(events, last, missed):
+                sent = max(sent, number)
+                yield message
         while not (listener.cut_off and listener.queue.empty()):
             try:
                 found = await asyncio.wait_for(listener.queue.get(), silence)
@@ -186,16 +197,19 @@ async def stream(
 
 
 async def _missed(
-    events: Events, last: Mark | None, missed: Callable[[int], list[tuple[int, dict[str, Any]]]]
+    events: Events, last: Mark, missed: Callable[[int], list[tuple[int, dict[str, Any]]]]
 ) -> list[Numbered]:
-    """What a client that was away is sent first."""
-    kept = [] if last is None else events.since(last)
-    if kept is not None or last is None:
-        return kept or []
+    """What a client that was away is sent first.
+
+    Inspections from the history keep the old run in their ids: who breaks off between two of them is told the rest, and `resync`, too.
+    """
+    kept = events.since(last)
+    if kept is not None:
+        return kept
     now = events.now()
     found = await asyncio.to_thread(missed, last.inspection)
     frames = []
     for inspection, told in found:
         text = json.dumps(told, allow_nan=False, separators=(",", ":"))
-        frames.append((now.number, frame("inspection", text, Mark(now.boot, now.number, inspection))))
+        frames.append((now.number, frame("inspection", text, Mark(last.boot, last.number, inspection))))
     return [*frames, (now.number, frame("resync", "{}", now))]

@@ -51,7 +51,7 @@ def _of_station(error: Exception) -> Problem:
             own = getattr(error, "code", code) if isinstance(error, errors.DecodingError) and status == 422 else code
             return Problem(status, own, str(error), hint)
     if isinstance(error, errors.Overloaded):
-        return unavailable("overloaded", "Too many pictures are waiting already.", LATER, after=error.seconds)
+        return unavailable("overloaded", str(error), LATER, after=error.seconds)
     if isinstance(error, errors.Stopped):
         return unavailable("stopping", "The station is stopping.", LATER, after=5)
     return _broken(error)

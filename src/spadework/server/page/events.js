@@ -19,7 +19,7 @@ export function parser(tell) {
         else if (name === "id") event.id = value;
         else if (name === "data") event.data += value;
       }
-      if (event.data) tell(event);
+      if (event.data || event.id) tell(event); // an id alone says where to go on
     }
   };
 }
@@ -42,7 +42,7 @@ export function listen({ onEvent, onState, signal }) {
       const response = await request("GET", "events", { headers, signal: quiet.signal });
       const feed = parser((event) => {
         last = event.id ?? last;
-        onEvent(event.kind, JSON.parse(event.data));
+        if (event.data) onEvent(event.kind, JSON.parse(event.data));
       });
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       wait = 500;

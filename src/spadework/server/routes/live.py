@@ -42,7 +42,7 @@ async def events(request: Request, last_event_id: Annotated[str | None, Header(m
 
     body = stream(
         station.events,
-        Mark.read(last_event_id) if last_event_id else None,
+        (Mark.read(last_event_id) or station.events.elsewhere()) if last_event_id else None,
         lambda number: missed_since(station, number),
         welcome,
     )
