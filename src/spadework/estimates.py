@@ -29,6 +29,7 @@ from spadework.probe import FEW, Probe, growths, probe
 from spadework.runs import Run, reason_of
 
 COMMAND = (sys.executable, "-c", "from spadework.estimates import main; main()")
+PATIENCE = 120.0  # seconds for the bill of one method in a process of its own
 IMPORTING = 0.5  # seconds to start a process, of this package alone
 CLEARLY = 0.8  # of the bill, at most, is left by a change worth naming
 SUGGESTIONS, ADVICE_SECONDS = 3, 15.0
@@ -232,7 +233,10 @@ def _bills(group: Sequence[Run]) -> list[Bill]:
 def _bills_apart(group: Sequence[Run]) -> list[Bill]:
     """As `_bills`, in a process of its own, as the runs will be: one that is killed takes nothing with it. What a process loads counts for each run."""
     content = json.dumps([run.to_json() for run in group])
-    done = subprocess.run(COMMAND, input=content, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(COMMAND, input=content, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise InputError(f"its small fit took longer than {PATIENCE:.0f} s, so its bill is not known") from None
     if done.returncode:
         raise InputError((done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1])
     return [Bill(**found) for found in json.loads(done.stdout)]
