@@ -25,7 +25,8 @@ from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
 from spadework.canvas import canvas_entries, canvas_of
 from spadework.detectors.configuration import Settings
-from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
+from spadework.detectors.costs import READING, Costs
+from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, Tuned, gather_normal, read_ahead, see_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, SpadeworkError
 from spadework.files import temporary_folder
 from spadework.images import Picture, View, gather
@@ -36,7 +37,7 @@ from spadework.search_index import ARRAYS as SEARCH_INDEX
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
 
 
-class Detector(Settings, ABC):
+class Detector(Settings, Costs, ABC):
     """Base of all detectors."""
 
     name: ClassVar[str]
@@ -87,9 +88,7 @@ class Detector(Settings, ABC):
         """Return image scores and map peaks, float64 each, of normal images by methods that were not fitted on them."""
         return np.empty(0), np.empty(0)
 
-    def _tune(
-        self, pictures: list[Picture], minutes: float, progress: Progress | None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _tune(self, pictures: list[Picture], minutes: float, progress: Progress | None) -> Tuned:
         """Return the settings that suit normal pictures best, where they are not as they should be, and what the header tells of it."""
         raise InputError(f"{self.name} cannot be tuned, only spade can: fit without tune.")
 
@@ -118,8 +117,7 @@ class Detector(Settings, ABC):
             path: write the model here as it grows (it appears when complete); None keeps it in a temporary folder until `save`.
             bad_files: "raise" at the first picture that cannot be read, or "skip" it; `failures_` lists those skipped.
             progress: called with (what, done, total).
-            tune: first find the settings that suit these pictures, by defects planted on them; see docs/tuning.md. They become this
-                detector's own, and the model keeps the table of what was tried.
+            tune: first find the settings that suit these pictures, by defects planted on them (docs/tuning.md); they become the detector's own.
             tune_minutes: the most that may take.
 
         Raises:
@@ -155,10 +153,12 @@ class Detector(Settings, ABC):
     ) -> None:
         self.failures_: tuple[Failure, ...] = ()
         self.repeated_: tuple[str, ...] = ()
+        self.progress_ = progress  # `_learn` tells of itself, too
         self._open_backbone()
         self.canvas_, self.canvas_of_ = self._choose_canvas(pictures), folder.header["settings"].get("image_size")
         folder.header.update(canvas_entries(self.canvas_))
-        self._learn(self._see_normal(pictures, folder, bad_files, progress, "reading normal images"), folder)
+        self._learn(self._see_normal(pictures, folder, bad_files, progress, READING), folder)
+        del self.progress_
         folder.header["backbone"] = self._backbone_identity()
         folder.commit()
         self._open(folder)
