@@ -196,7 +196,7 @@ def test_memory_is_bounded_where_a_search_takes_long(saved, tmp_path, monkeypatc
         monkeypatch.setattr(Detector, "_predict_one", held)
         ready = [candidate(station, normal_picture(60 + i), "slow.png" if i == 0 else "new.png") for i in range(30)]
         futures = [station.submit(one) for one in ready]
-        time.sleep(0.5)
+        time.sleep(0.3)
         assert len(judged) < TAKEN + 2 * inspecting.AHEAD
         assert station.waiting >= 30 - TAKEN - 2 * inspecting.AHEAD
         slow.set()

@@ -22,9 +22,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = """
 errors
 check files
-images pyramid ranking calibration
+images canvas pyramid ranking calibration
 backbones storage retrieval entries kernels metrics scores
-search_index coreset kmeans mixture alignment
+search_index tiling coreset kmeans mixture alignment
 gallery datasets
 correspondence
 prediction

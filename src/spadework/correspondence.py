@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from spadework.errors import InputError
 from spadework.gallery import Gallery
 from spadework.kernels import Kernel, Nearest, get_kernel, kernel_name, merge, pruned, window
 from spadework.kernels.window import Window
-from spadework.pyramid import descriptors, upsample
+from spadework.pyramid import Pyramid, descriptors, upsample
 
 MATCHINGS = frozenset({"concatenate", "ensemble"})
 BLOCK_BYTES = 128 << 20
@@ -97,6 +98,53 @@ def correspond(
             within,
         )
     return _on_grid(found, gallery.geometry.grid, np.array(chosen))
+
+
+def correspond_tiles(
+    tiles: Sequence[Pyramid],
+    gallery: Gallery,
+    k: int,
+    *,
+    exclude: int | slice | None = None,
+    within: Window | None = None,
+    **options: Any,
+) -> Correspondence:
+    """As `correspond`, with its options, for a view in tiles: each is searched among the tiles most like it, wherever in an image these lie.
+
+    Args:
+        tiles: what each tile of the view holds, with its vector, as `Tiling.cut` gives it.
+        gallery: the normal images, kept in tiles of the same tiling.
+        k: how many tiles are searched for each.
+        exclude: an image to leave out, or images from start to stop.
+        within: a window of the whole view around a place; then only tiles at the same place are searched, and the window ends where the tile does.
+
+    Returns:
+        A correspondence on the fine grid of the whole view, also its positions; distances blended where tiles overlap, matches those of the
+        tile in which a place counts most.
+    """
+    tiling, shape = gallery.tiling, gallery.geometry.grid
+    assert tiling is not None  # who has tiles keeps them so
+    grid = (shape[0] * tiling.size[0] // tiling.tile[0], shape[1] * tiling.size[1] // tiling.tile[1])
+    if within is not None:
+        down, right = (whole / part for whole, part in zip(tiling.size, tiling.tile, strict=True))
+        within = Window(within.down * down, within.right * right)
+    owners, found = tiling.owners(grid), []
+    images, positions = np.empty(grid, np.int64), np.empty(grid, np.int64)
+    nearest = np.empty(grid)
+    for tile, pyramid in enumerate(tiles):
+        place = None if within is None else tile
+        rows = gallery.nearest_tiles(pyramid.global_vector, k, exclude=exclude, place=place)
+        own = correspond(pyramid.levels, gallery, rows, within=within, **options)
+        found.append(own.distances)
+        width = own.images.shape[1]
+        corners = np.array([[part.start for part in tiling.places(other, grid)] for other in range(len(tiling))])
+        y, x = corners[own.images % len(tiling)].transpose(2, 0, 1)  # of the tile that each match lies in
+        places = tiling.places(tile, grid)
+        mine = owners[places] == tile
+        images[places][mine] = (own.images // len(tiling))[mine]
+        positions[places][mine] = ((y + own.positions // width) * grid[1] + x + own.positions % width)[mine]
+        nearest[places][mine] = own.nearest[mine]
+    return Correspondence(tiling.blend(found, grid), images, positions, nearest)
 
 
 def _check_kappa(kappa: int, positions: int, images: int) -> None:

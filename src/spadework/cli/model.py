@@ -330,7 +330,8 @@ def info(
     say(f"model       {summary['model']}, {summary['megabytes']} MB, hash {summary['model_hash']}")
     say(f"detector    {summary['detector']}, made with Spadework {summary['made_with']}")
     say(f"network     {network['name']} ({network['hash'][:12]})" if network else "network     none")
-    say(f"normal      {summary['normal_images']} pictures")
+    seen = "" if summary["canvas"] is None else ", seen at up to {1} x {0} pixels".format(*summary["canvas"])
+    say(f"normal      {summary['normal_images']} pictures{seen}")
     if summary["search_index"]:
         say(_index_line(summary["search_index"]))
     say(f"threshold   {_threshold_line(detector)}")
@@ -355,6 +356,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
         "detector": detector.name,
         "backbone": folder.header["backbone"],
         "normal_images": detector.n_normal_,
+        "canvas": folder.header.get("canvas"),
         "search_index": None if gallery is None else gallery.index_summary(),
         "megabytes": round(size / 2**20, 1),
         "threshold": {

@@ -25,7 +25,7 @@ from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
 from spadework.detectors.configuration import Settings
-from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, work_ahead
+from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
 from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
@@ -38,7 +38,6 @@ from spadework.storage import ModelFolder, check_target, draft_path, duplicate, 
 class Detector(Settings, ABC):
     """Base of all detectors."""
 
-    name: ClassVar[str]
     needs: ClassVar[str]  # "pyramid" or "pixels"
     summary: ClassVar[str]
     source: ClassVar[str]
@@ -75,18 +74,16 @@ class Detector(Settings, ABC):
     def _check_settings(self) -> None:
         """Raise InputError for a setting that breaks a rule; called by `fit`."""
 
+    def _choose_canvas(self, pictures: Sequence[Picture]) -> tuple[int, int] | None:
+        """(height, width) that all pictures are fitted into, from the normal ones' sizes; None for a view that follows from settings."""
+        return None
+
     def _pyramid(self, view: np.ndarray) -> Pyramid:
         raise InputError(f"{self.name} works on pixels and has no pyramid.")
 
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Return image scores and map peaks, float64 each, of normal images by methods that were not fitted on them."""
         return np.empty(0), np.empty(0)
-
-    def _tune(
-        self, pictures: list[Picture], minutes: float, progress: Progress | None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the settings that suit normal pictures best, where they are not as they should be, and what the header tells of it."""
-        raise InputError(f"{self.name} cannot be tuned, only spade can: fit without tune.")
 
     def _known_pictures(self) -> set[str]:
         """`pixel_hash` of each normal picture that the model holds already."""
@@ -113,9 +110,8 @@ class Detector(Settings, ABC):
             path: write the model here as it grows (it appears when complete); None keeps it in a temporary folder until `save`.
             bad_files: "raise" at the first picture that cannot be read, or "skip" it; `failures_` lists those skipped.
             progress: called with (what, done, total).
-            tune: first find the settings that suit these pictures, by defects planted on them; see docs/tuning.md. They become this
-                detector's own, and the model keeps the table of what was tried.
-            tune_minutes: the most that may take.
+            tune: first find the settings that suit these pictures, by defects planted on them; they become this detector's own.
+            tune_minutes: the most that may take; see docs/tuning.md.
 
         Raises:
             InputError: no pictures, a setting that breaks a rule, or a picture that cannot be used; or `tune` of a method that cannot.
@@ -151,6 +147,9 @@ class Detector(Settings, ABC):
         self.failures_: tuple[Failure, ...] = ()
         self.repeated_: tuple[str, ...] = ()
         self._open_backbone()
+        self.canvas_, self.canvas_of_ = self._choose_canvas(pictures), folder.header["settings"].get("image_size")
+        if self.canvas_ is not None:
+            folder.header["canvas"] = list(self.canvas_)
         self._learn(self._see_normal(pictures, folder, bad_files, progress, "reading normal images"), folder)
         folder.header["backbone"] = self._backbone_identity()
         folder.commit()
@@ -181,6 +180,9 @@ class Detector(Settings, ABC):
     def _adopt(self, folder: ModelFolder, *, temporary: bool) -> None:
         """Make `folder` the fitted state."""
         self.folder_ = folder
+        canvas = folder.header.get("canvas")  # none in a model from before there was one
+        self.canvas_ = None if canvas is None else (int(canvas[0]), int(canvas[1]))
+        self.canvas_of_ = folder.header["settings"].get("image_size")
         if not temporary:
             folder.hold()  # others may write to it
         self._open(folder)
@@ -220,7 +222,7 @@ class Detector(Settings, ABC):
         """Decode a few ahead, run the network ahead of whatever is done with its output; in order."""
         decoded = read_ahead(pictures, self._view(), names)
         alone = self.needs == "pyramid" and self.backbone_.threads == 1  # who allows one thread means it
-        yield from work_ahead(decoded, lambda item: self._see_one(*item), threads=1 if alone else PASSES)
+        yield from see_ahead(decoded, self._see_one, threads=1 if alone else PASSES)
 
     def _see_one(self, name: str, picture: Picture, decoded: Decoded) -> Seen | Failure:
         try:
@@ -280,7 +282,7 @@ class Detector(Settings, ABC):
 
     def _predict_one(self, seen: Seen, path: str | None, started: float, *, image: np.ndarray | None) -> Prediction:
         judged = self._judge(seen)
-        score, small = self._scores(judged)
+        score, small = self._scores(judged, seen.image.shape)
         score_map = None if small is None else to_picture(small, self._view(), seen.image.shape)
         threshold, map_threshold = self.threshold_.value, self.map_threshold_.value
         return Prediction(
@@ -300,13 +302,15 @@ class Detector(Settings, ABC):
             image=image,
         )
 
-    def _scores(self, judged: Judgement) -> tuple[float, np.ndarray | None]:
-        """Return the image score and the smoothed map of the view."""
+    def _scores(self, judged: Judgement, shape: Sequence[int] | None = None) -> tuple[float, np.ndarray | None]:
+        """Return the image score and the smoothed map of the view, without what pads a picture of `shape`; None for one that fills it."""
         if judged.distances is None:
             if judged.image_score is None:
                 raise ModelError(f"{self.name} gave neither a map nor a score.")
             return judged.image_score, None
-        small = smooth_map(judged.distances, self._view().size, sigma=self.smoothing)
+        view = self._view()
+        part = view.part(tuple(shape)) if shape is not None and view.pad else None
+        small = smooth_map(judged.distances, view.size, sigma=self.smoothing, part=part)
         return (float(small.max()) if judged.image_score is None else judged.image_score), small
 
     @property
@@ -461,6 +465,7 @@ class Detector(Settings, ABC):
         settings = {key: value for key, value in self.settings().items() if key not in elsewhere}
         backbone = header["backbone"]["hash"] if header["backbone"] else None
         content = [header["detector"], settings, backbone, header["calibration"], arrays]
+        content += [header["canvas"]] if "canvas" in header else []
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     # ---- the network -------------------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ class CnnDictionary(HeldOut, NetworkDetector):
     summary: ClassVar[str] = (
         "distance of each patch's features to ten normal patches that stand for all; map and image score"
     )
+    keeps_aspect: ClassVar[bool] = False  # its map is not told which part of a view is padding
     source: ClassVar[str] = "Napoletano, Piccoli and Schettini 2018, Sensors 18(1):209"
     cannot: ClassVar[str] = "parts with more kinds of places than entries"
     cost: ClassVar[str] = "3,721 passes, 5 s a picture; quick: 256 passes, 0.13 s"

@@ -51,22 +51,35 @@ class HeldOut(Detector):
 
     calibration_images: int
 
-    def _hold(self, folder: ModelFolder, maps: Iterable[np.ndarray], grid: tuple[int, int]) -> None:
-        """Keep maps (H, W) of held-out pictures in the model."""
+    def _hold(
+        self,
+        folder: ModelFolder,
+        maps: Iterable[np.ndarray],
+        grid: tuple[int, int],
+        *,
+        sizes: np.ndarray | None = None,
+    ) -> None:
+        """Keep maps (H, W) of held-out pictures in the model, and the pictures' sizes (n, 2) where views are padded."""
         folder.add_array("held_out", "<f4", grid)
         for distances in maps:
             folder.append("held_out", distances[None])
+        if sizes is not None:
+            folder.replace("held_out_sizes", sizes)
 
     def _open(self, folder: ModelFolder) -> None:
         self.held_out_ = folder.read("held_out")
+        self.held_out_sizes_ = (
+            np.array(folder.read("held_out_sizes")) if "held_out_sizes" in folder.header["arrays"] else None
+        )
 
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Image scores and map peaks of the pictures that were held out when the model was made."""
         if progress:
             progress("setting the threshold", 0, len(self.held_out_))
         scores, peaks = [], []
-        for distances in self.held_out_:
-            score, small = self._scores(Judgement(np.asarray(distances)))
+        for place, distances in enumerate(self.held_out_):
+            size = None if self.held_out_sizes_ is None else self.held_out_sizes_[place].tolist()
+            score, small = self._scores(Judgement(np.asarray(distances)), size)
             assert small is not None  # these methods always have a map
             scores.append(score)
             peaks.append(float(small.max()))

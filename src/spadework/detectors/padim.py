@@ -51,7 +51,8 @@ class PaDiM(HeldOut, PyramidDetector):
     Args:
         backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
         weights: a local weights file for "timm:" and "torchvision:".
-        image_size: what pictures are resized to: one side or (height, width), multiples of the network's coarsest stride (16).
+        image_size: how large pictures are seen: the side of a square of the same area, "auto" for what their own size asks for, or
+            (height, width), multiples of the network's coarsest stride (16). Aspect is kept; see docs/resolution.md.
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side.
         levels: which levels to use, counted from 1 at the finest; None for all.
         grid_stride: stride of the grid of places, in pixels of the view; the paper has 4.
@@ -81,7 +82,7 @@ class PaDiM(HeldOut, PyramidDetector):
         backbone: str = "embedded",
         *,
         weights: str | os.PathLike[str] | None = None,
-        image_size: int | Sequence[int] = 256,
+        image_size: int | Sequence[int] | str = 256,
         crop: int | Sequence[int] | None = None,
         levels: Sequence[int] | None = None,
         grid_stride: int = 8,
@@ -134,7 +135,7 @@ class PaDiM(HeldOut, PyramidDetector):
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
         """Gather the features in a file of the model, make the Gaussians, score those held out, and let the file go."""
-        channels, grid = np.arange(0), (0, 0)
+        channels, grid, sizes = np.arange(0), (0, 0), []
         for seen in normal:
             assert seen.pyramid is not None  # needs == "pyramid"
             found = descriptors(seen.pyramid.levels, upsampling=self.upsampling)  # (P, C)
@@ -143,6 +144,7 @@ class PaDiM(HeldOut, PyramidDetector):
                 folder.header |= {"grid": list(grid), "channels": channels.tolist()}
                 folder.add_array("features", "<f4", (len(found), len(channels)), checked=False)
             folder.append("features", found[None, :, channels])
+            sizes.append(seen.image.shape[:2])
         if not len(channels):
             return
         features = folder.read("features")  # (N, P, d)
@@ -151,7 +153,8 @@ class PaDiM(HeldOut, PyramidDetector):
         for _, means, whitenings in gaussians(features, np.arange(len(features))):
             folder.append("means", means)
             folder.append("whitenings", whitenings)
-        self._hold(folder, self._held_out(features).reshape(-1, *grid), grid)
+        distances, drawn = self._held_out(features)
+        self._hold(folder, distances.reshape(-1, *grid), grid, sizes=np.array(sizes, np.int64)[drawn])
         del features, folder.header["arrays"]["features"]  # the next commit clears the file away
 
     def _draw(self, available: int) -> np.ndarray:
@@ -164,8 +167,8 @@ class PaDiM(HeldOut, PyramidDetector):
             )
         return np.sort(np.random.default_rng(self.seed).choice(available, wanted, replace=False))
 
-    def _held_out(self, features: np.ndarray) -> np.ndarray:
-        """Distances (n, P) of a seeded draw of images, each by Gaussians of the other folds' images."""
+    def _held_out(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances (n, P) of a seeded draw of images, each by Gaussians of the other folds' images, and which these are, (n,)."""
         count = len(features)
         drawn = choose_images(count, int(self.calibration_images), self.seed) if count > 1 else np.arange(0)
         fold_of = np.random.default_rng(self.seed).permutation(count) % FOLDS
@@ -175,7 +178,7 @@ class PaDiM(HeldOut, PyramidDetector):
             for places, means, whitenings in gaussians(features, np.flatnonzero(fold_of != fold)):
                 for row in own:
                     distances[row, places] = mahalanobis(features[drawn[row], places], means, whitenings)
-        return distances
+        return distances, drawn
 
     def _open(self, folder: ModelFolder) -> None:
         super()._open(folder)

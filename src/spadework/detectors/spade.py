@@ -18,7 +18,7 @@ import numpy as np
 from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import choose_images
-from spadework.correspondence import MATCHINGS, correspond
+from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.placing import window_of
 from spadework.detectors.reading import Progress, Seen, gather_normal
@@ -29,6 +29,7 @@ from spadework.kernels import KERNELS, kernel_name, pruned, window
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.storage import ModelFolder
+from spadework.tiling import Tiling
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
 MAPS_FOR_PEAKS = 20  # where the image score needs no map, this many maps are searched to set the map threshold
@@ -69,7 +70,8 @@ class Spade(PyramidDetector):
     Args:
         backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
         weights: a local weights file for "timm:" and "torchvision:".
-        image_size: what pictures are resized to: one side or (height, width), multiples of the network's coarsest stride (16).
+        image_size: how large pictures are seen: the side of a square of the same area, "auto" for what their own size asks for, or
+            (height, width), multiples of the network's coarsest stride (16). Aspect is kept; see docs/resolution.md.
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side, as in the paper.
         levels: which levels to use, counted from 1 at the finest; None for all.
         grid_stride: stride of the fine grid in pixels of the view. 4 is the paper's; 8 searches 16 times fewer pairs.
@@ -109,7 +111,7 @@ class Spade(PyramidDetector):
         backbone: str = "embedded",
         *,
         weights: str | os.PathLike[str] | None = None,
-        image_size: int | Sequence[int] = 256,
+        image_size: int | Sequence[int] | str = 256,
         crop: int | Sequence[int] | None = None,
         levels: Sequence[int] | None = None,
         grid_stride: int = 8,
@@ -205,10 +207,19 @@ class Spade(PyramidDetector):
             assert seen.pyramid is not None  # needs == "pyramid"
             if gallery is None:
                 codes = self.upsampling if self._prunes() else None
-                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage, codes=codes)
+                tiling = self._tiling()
+                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage, codes=codes, tiling=tiling)
             gallery.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
         if gallery is not None:
             gallery.complete()
+
+    def _tiling(self) -> Tiling | None:
+        """How a large canvas is cut; None for the paper's view, where one tile is all, and where a search radius bounds the search."""
+        view = self._view()
+        if not view.pad or self.search_radius is not None:
+            return None
+        tiling = Tiling.plan(view.size, multiple=self.backbone_.multiple)
+        return tiling if len(tiling) > 1 else None
 
     def _prunes(self) -> bool:
         """Whether searches use the kernel that wants a search index."""
@@ -304,28 +315,38 @@ class Spade(PyramidDetector):
 
     # ---- judging -----------------------------------------------------------------------------------------------------------
 
-    def _judge(self, seen: Seen) -> Judgement:
+    def _judge(self, seen: Seen, *, exclude: int | slice | None = None) -> Judgement:
         assert seen.pyramid is not None  # needs == "pyramid"
-        return self._judge_pyramid(seen.pyramid, seen.image.shape)
+        tiling = self.gallery_.tiling
+        tiles = None if tiling is None else tiling.cut(seen.pyramid.levels)
+        return self._judge_pyramid(seen.pyramid, tiles, seen.image.shape, exclude=exclude)
 
-    def _judge_pyramid(self, pyramid: Pyramid, size: Sequence[int], *, exclude: int | None = None) -> Judgement:
+    def _judge_pyramid(
+        self,
+        pyramid: Pyramid,
+        tiles: Sequence[Pyramid] | None,
+        size: Sequence[int],
+        *,
+        exclude: int | slice | None = None,
+    ) -> Judgement:
         images, distances = self._retrieve(pyramid.global_vector, exclude)
-        found = correspond(
-            pyramid.levels,
-            self.gallery_,
-            images[: self.gallery_k],
-            kappa=self.kappa,
-            pyramid=self.pyramid,
-            upsampling=self.upsampling,
-            kernel=self.kernel,
-            threads=self.threads,
-            within=window_of(self.search_radius, self._view(), size),
-        )
+        options: dict[str, Any] = {
+            "kappa": self.kappa,
+            "pyramid": self.pyramid,
+            "upsampling": self.upsampling,
+            "kernel": self.kernel,
+            "threads": self.threads,
+            "within": window_of(self.search_radius, self._view(), size),
+        }
+        if tiles is None:
+            found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options)
+        else:
+            found = correspond_tiles(tiles, self.gallery_, self.gallery_k, exclude=exclude, **options)
         names = [self.gallery_.entries[index].name for index in images[:5]]
         nearest = tuple(zip(names, (float(d) for d in distances), strict=False))
         return Judgement(found.distances, self._image_score(distances), found, nearest)
 
-    def _retrieve(self, vector: np.ndarray, exclude: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def _retrieve(self, vector: np.ndarray, exclude: int | slice | None) -> tuple[np.ndarray, np.ndarray]:
         return self.gallery_.nearest_images(vector, max(self.image_k, self.gallery_k), exclude=exclude)
 
     def _image_score(self, distances: np.ndarray) -> float | None:
@@ -360,9 +381,9 @@ class Spade(PyramidDetector):
     def _map_peaks(self, chosen: np.ndarray, progress: Progress | None) -> np.ndarray:
         peaks = []
         for done, index in enumerate(map(int, chosen), 1):
-            own = Pyramid(self.gallery_.levels(index), self.gallery_.globals[index])
-            size = self.gallery_.entries[index].size
-            _, small = self._scores(self._judge_pyramid(own, size, exclude=index))
+            own, size = self.gallery_.pyramid(index), self.gallery_.entries[index].size
+            tiles = None if self.gallery_.tiling is None else self.gallery_.tile_pyramids(index)
+            _, small = self._scores(self._judge_pyramid(own, tiles, size, exclude=index), size)
             assert small is not None  # SPADE always has a map
             peaks.append(float(small.max()))
             if progress:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from sys import byteorder
 
@@ -64,6 +64,16 @@ class Coded:
     record: np.ndarray
     row: np.ndarray
     axes: Axes
+    _centres: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False, compare=False)
+
+    def centres(self, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        """Those of its groups (centres.py), made when they are first asked for."""
+        from spadework.kernels.centres import centres_of
+
+        if not self._centres:
+            near, halves = (self.row.ctypes.data + int(layout.offsets[part]) for part in (0, 1))
+            self._centres.append(centres_of(near, halves, layout.groups))
+        return self._centres[0]
 
 
 @dataclass
@@ -152,7 +162,7 @@ def search(
     count = min(thread_count(threads), own.positions)
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
         began = time.perf_counter()
-        codes = QueryCodes(encode(record, own, axes, pool=pool, threads=count), own)
+        codes = QueryCodes.made_of(encode(record, own, axes, pool=pool, threads=count), own)
         descriptors = describe(record, own, pool=pool, threads=count)
         counts = counts or Counts()
         counts.coding_seconds += time.perf_counter() - began
@@ -179,7 +189,10 @@ class _Search:
         self.threads, self.pool = threads, pool
         self.distances = np.full((len(descriptors), kappa), np.inf)
         self.indices = np.full((len(descriptors), kappa), NONE)
-        self.addresses, self.bounds = addresses_of(images), bounds_of(images, codes, axes)
+        self.centres = [image.centres(layout) for image in images]
+        places = [(codes.ctypes.data, own.ctypes.data) for codes, own in self.centres]
+        self.addresses = np.hstack([addresses_of(images), np.array(places, np.int64)])
+        self.bounds = bounds_of(images, codes, axes)
         self.counts = np.zeros((threads, 7), np.int64)
 
     def run(self, counts: Counts) -> Nearest | None:
@@ -273,7 +286,7 @@ class _Search:
         """Compare with all images; False when the work exceeded the budget."""
         from spadework.kernels import scanning
 
-        layout, codes = self.layout, self.codes
+        layout, codes = self.layout, self.codes.of(queries)
 
         def work(edges: np.ndarray, taken: int, thread: int) -> None:
             scanning.scan(
@@ -281,6 +294,7 @@ class _Search:
                 edges,
                 taken,
                 codes.codes,
+                codes.towards,
                 codes.squares,
                 codes.errors,
                 codes.factors,

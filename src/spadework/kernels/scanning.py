@@ -17,13 +17,13 @@ from spadework.kernels.looks import (
     look_far,
     look_mid,
     look_near,
-    prepare_block,
     reach_of,
+    set_limits,
     split,
     to_lanes,
     value_of,
 )
-from spadework.kernels.vectors import BLOCK_BYTES, PAIRS, near_values, pointer, take
+from spadework.kernels.vectors import BLOCK_BYTES, QUERY_PAIRS, near_values, pointer, take
 
 QUERIES = 64  # scanned together: a group's codes are read once for them
 STRIP = 256  # groups scanned together
@@ -241,10 +241,10 @@ def _verify(
 
 
 @compiled(
-    "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
+    "void(int64[::1], int64, int64, int16[:, ::1], int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
     " int64[:, ::1], float64[:, ::1], int64[::1], int32[::1], int64, int64, int64[:, ::1], int64[:, :, :, ::1],"
-    " float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64, int64[::1], Tuple((int16[:, ::1],"
-    " int32[:, ::1], uint64[:, ::1], float32[::1], int64[::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], uint64[::1],"
+    " float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64, int64[::1], Tuple((int32[:, ::1],"
+    " int32[::1], uint64[:, ::1], float32[::1], int64[::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], uint64[::1],"
     " int32[:, ::1], int32[:, ::1])))"
 )
 def _scan_piece(
@@ -252,6 +252,7 @@ def _scan_piece(
     first: int,
     last: int,
     codes: np.ndarray,
+    towards: np.ndarray,
     squares: np.ndarray,
     errors: np.ndarray,
     factors: np.ndarray,
@@ -274,7 +275,7 @@ def _scan_piece(
     room: tuple[np.ndarray, ...],
 ) -> None:
     """Compare queries `first` to `last` with every image, see `scan`."""
-    block, limits, hits, feature, n_found, found, values, entries, masks, of_entries, lanes = room
+    limits, of_groups, hits, feature, n_found, found, values, entries, masks, of_entries, lanes = room
     kappa, depths = distances.shape[1], squares.shape[1]
     for image in range(images.shape[0]):
         row, base = images[image, 0], image * positions
@@ -283,16 +284,41 @@ def _scan_piece(
         for start in range(first, last, QUERIES):
             n = min(QUERIES, last - start)
             for strip_first in range(0, groups, STRIP):
-                prepare_block(queries, start, n, codes, squares, errors, factors, scale, own, distances, block, limits)
+                set_limits(
+                    queries,
+                    start,
+                    n,
+                    squares,
+                    errors,
+                    factors,
+                    scale,
+                    own,
+                    distances,
+                    towards,
+                    limits,
+                    of_groups,
+                )
                 strip_last = min(groups, strip_first + STRIP)
-                n_hits = look_near(row + offsets[0], row + offsets[1], strip_first, strip_last, n, block, limits, hits)
+                n_hits = look_near(
+                    row + offsets[0],
+                    row + offsets[1],
+                    images[image, 3],
+                    images[image, 4],
+                    strip_first,
+                    strip_last,
+                    n,
+                    towards.ctypes.data + start * 4 * QUERY_PAIRS,
+                    limits,
+                    of_groups,
+                    hits,
+                )
                 n_near = split(hits, n_hits, n, entries, masks)
-                m = look_mid(queries, start, codes, row, offsets, limits, entries, masks, of_entries, n_near)
+                m = look_mid(start, codes, row, offsets, limits, entries, masks, of_entries, n_near)
                 n_mid = to_lanes(entries, masks, of_entries, m, lanes)
-                n_far = look_far(queries, start, codes, row, offsets, limits, lanes, n_mid)
+                n_far = look_far(start, codes, row, offsets, limits, lanes, n_mid)
                 n_deep = n_far
                 if depths == 4:
-                    n_deep = look_deep(queries, start, codes, row, offsets, limits, lanes, n_far)
+                    n_deep = look_deep(start, codes, row, offsets, limits, lanes, n_far)
                     counts[4] += n_far
                 by_query(row + offsets[8], kappa, lanes, n_deep, found, values, n_found)
                 counts[1] += n_hits
@@ -303,9 +329,9 @@ def _scan_piece(
                 for j in range(n):
                     if n_found[j] == 0:
                         continue
-                    q = queries[start + j]
-                    factor = factors[q] if own[5] > 0 else 1.0
-                    wide = factor * errors[q, depths - 1] + own[depths - 1] + own[4]
+                    i, q = start + j, queries[start + j]
+                    factor = factors[i] if own[5] > 0 else 1.0
+                    wide = factor * errors[i, depths - 1] + own[depths - 1] + own[4]
                     _verify(
                         base,
                         int(limits[depths - 1, j]),
@@ -314,7 +340,7 @@ def _scan_piece(
                         n_found[j],
                         scale,
                         wide,
-                        squares[q, depths - 1],
+                        squares[i, depths - 1],
                         factor,
                         own[5],
                         descriptors[q],
@@ -334,7 +360,7 @@ def _scan_piece(
 
 
 @compiled(
-    "void(int64[::1], int64[::1], int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
+    "void(int64[::1], int64[::1], int64, int16[:, ::1], int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
     " int64[:, ::1], float64[:, ::1], int64[::1], int32[::1], int64, int64, int64[:, ::1], int64[:, :, :, ::1],"
     " float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64, int64[::1])"
 )
@@ -343,6 +369,7 @@ def scan(
     edges: np.ndarray,
     taken: int,
     codes: np.ndarray,
+    towards: np.ndarray,
     squares: np.ndarray,
     errors: np.ndarray,
     factors: np.ndarray,
@@ -367,16 +394,18 @@ def scan(
     exceeds `budget`.
 
     edges: where pieces of `queries` begin, and the end. taken: address of the counter of pieces taken.
-    squares, errors: (Q, depths) of the queries' codes. factors: (Q,), how far outside the codes' ball each lies. images: (n, 3),
-    addresses of an image's row of codes and of its record, the record's length. bounds: (n, 6), the largest errors of its codes at the
-    four depths, what rounding of descriptors may add, in code units, and the largest squared norm of its codes, or 0 where one of its
-    descriptors lies outside the ball. offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
+    In the order of `queries`, (n,): their codes; towards, (n or n + 1, 2 * QUERY_PAIRS), near codes and room for more; squares, errors,
+    (n, depths), of the codes; factors, (n,), how far outside the codes' ball each lies. By position: descriptors, distances, indices.
+    images: (n, 5), addresses of an image's row of codes and of its record, the record's length, addresses of its groups' centres and of
+    their halves. bounds: (n, 6), the largest errors of its codes at the four depths, what rounding of descriptors may add, in code units,
+    and the largest squared norm of its codes, or 0 where one of its descriptors lies outside the ball.
+    offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
     near (two queries and two groups), near (a query and a group), mid, far, exact distances, and candidates looked at to choose the next.
     """
     strip = min(groups, STRIP)
-    block = np.empty((QUERIES, 2 * PAIRS), np.int16)
     limits = np.empty((squares.shape[1], QUERIES), np.int32)
-    hits = np.empty((strip * QUERIES // 4, 3), np.uint64)
+    of_groups = np.empty(QUERIES, np.int32)
+    hits = np.empty((strip * QUERIES // 4 + 1, 3), np.uint64)
     feature = np.empty(descriptors.shape[1], np.float32)
     n_found = np.empty(QUERIES, np.int64)
     found = np.empty((QUERIES, strip * LANES), np.int32)
@@ -385,7 +414,7 @@ def scan(
     masks = np.empty(strip * QUERIES + 4, np.uint64)
     of_entries = np.empty((strip * QUERIES + 1, LANES), np.int32)
     lanes = np.empty((strip * QUERIES * LANES + 1, 3), np.int32)
-    room = (block, limits, hits, feature, n_found, found, values, entries, masks, of_entries, lanes)
+    room = (limits, of_groups, hits, feature, n_found, found, values, entries, masks, of_entries, lanes)
     piece = take(taken)
     while piece < edges.shape[0] - 1:
         first, last = edges[piece], edges[piece + 1]
@@ -394,6 +423,7 @@ def scan(
             first,
             last,
             codes,
+            towards,
             squares,
             errors,
             factors,

@@ -82,7 +82,7 @@ def search(
     assert all(image.axes is axes for image in images)  # codes of other axes would give wrong bounds
     count = min(thread_count(threads), layout.positions)
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
-        codes = QueryCodes(encode(record, layout, axes, pool=pool, threads=count), layout)
+        codes = QueryCodes.made_of(encode(record, layout, axes, pool=pool, threads=count), layout)
         descriptors = np.require(describe(record, layout, pool=pool, threads=count), np.float32, ["C", "W"])
         bounds = _widest(bounds_of(images, codes, axes))
         if not (np.isfinite(bounds).all() and np.isfinite(codes.errors).all()):

@@ -102,7 +102,7 @@ class Evidence:
         entries = [gallery.entries[int(image)] for image in used]
         height, width = found.images.shape
         distances = found.distances.astype(np.float32)
-        same = np.array_equal(smooth_map(distances, self.view.size, sigma=self.smoothing), self.view_map)
+        same = np.array_equal(_map(distances, self.view, self.size, self.smoothing), self.view_map)
         return Evidence(
             self.size,
             self.view,
@@ -128,7 +128,7 @@ class Evidence:
         about = {
             "version": VERSION,
             "size": list(self.size),
-            "view": {"resize": list(self.view.resize), "crop": self.view.crop},
+            "view": {"resize": list(self.view.resize), "crop": self.view.crop, "pad": self.view.pad},
             "smoothing": self.smoothing,
             "grid": self.grid,
             "names": self.names,
@@ -173,12 +173,14 @@ class Evidence:
     @classmethod
     def _read(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Evidence:
         crop = about["view"]["crop"]
-        view = View(tuple(about["view"]["resize"]), None if crop is None else (crop[0], crop[1]))
+        pad = bool(about["view"].get("pad", False))  # evidence from before there was a canvas does not tell
+        view = View(tuple(about["view"]["resize"]), None if crop is None else (crop[0], crop[1]), pad)
         distances, smoothing = arrays.get("distances"), float(about["smoothing"])
+        size = (about["size"][0], about["size"][1])
         return cls(
-            size=(about["size"][0], about["size"][1]),
+            size=size,
             view=view,
-            view_map=arrays["view_map"] if distances is None else smooth_map(distances, view.size, sigma=smoothing),
+            view_map=arrays["view_map"] if distances is None else _map(distances, view, size, smoothing),
             names=tuple(about["names"]),
             hashes=tuple(about["hashes"]),
             sizes=tuple((height, width) for height, width in about["sizes"]),
@@ -233,3 +235,8 @@ class Evidence:
             normal_box=_patch_box(int(my), int(mx), (height, width), self.view, self.sizes[image], patch),
             distance=float(distance),
         )
+
+
+def _map(distances: np.ndarray, view: View, size: tuple[int, int], smoothing: float) -> np.ndarray:
+    """The smoothed map of the view, as a detector makes it."""
+    return smooth_map(distances, view.size, sigma=smoothing, part=view.part(size) if view.pad else None)
