@@ -154,7 +154,13 @@ def test_sizes_end_where_the_pictures_do():
     sizes = {c["image_size"] for c in AXES[0].changes(Spade().settings(), FACTS, frozenset())}
     assert sizes == {192, 320, 384}
     large = Facts(2000.0, 160, (4, 8, 16), 16)
-    assert {c["image_size"] for c in AXES[0].changes(Spade().settings(), large, frozenset())} == {192, 320, 384, 512, "auto"}
+    assert {c["image_size"] for c in AXES[0].changes(Spade().settings(), large, frozenset())} == {
+        192,
+        320,
+        384,
+        512,
+        "auto",
+    }
 
 
 def test_the_cost_goes_with_pixels_pairs_and_images():

@@ -104,14 +104,13 @@ class Detector(Settings, ABC):
         """Learn what normal looks like, and set the threshold from the same pictures.
 
         Args:
-            images: normal pictures: a folder, paths, or arrays (see `spadework.images`); folders and lists may be mixed.
-                A picture that comes twice counts once (`repeated_` names the copies): scored against its own copy it would
-                look perfectly normal, and the threshold would sink to nothing.
+            images: normal pictures: a folder, paths, or arrays (see `spadework.images`); folders and lists may be mixed. A picture that comes
+                twice counts once (`repeated_` names the copies): scored against its own copy it would look perfectly normal.
             path: write the model here as it grows (it appears when complete); None keeps it in a temporary folder until `save`.
             bad_files: "raise" at the first picture that cannot be read, or "skip" it; `failures_` lists those skipped.
             progress: called with (what, done, total).
-            tune: first find the settings that suit these pictures, by defects planted on them; they become this detector's own.
-            tune_minutes: the most that may take; see docs/tuning.md.
+            tune: first find the settings that suit these pictures, by planted defects; they become this detector's own. See docs/tuning.md.
+            tune_minutes: the most that may take.
 
         Raises:
             InputError: no pictures, a setting that breaks a rule, or a picture that cannot be used; or `tune` of a method that cannot.
@@ -424,8 +423,7 @@ class Detector(Settings, ABC):
 
         Raises:
             InputError: `backbone` or `weights` for a method that uses no network.
-            ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when the network
-                is first needed: looking at a model needs none.
+            ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when it is first needed.
         """
         folder = ModelFolder.open(check.path(path, "path"))
         if folder.header.get("detector") != cls.name:
