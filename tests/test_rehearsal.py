@@ -59,7 +59,7 @@ def test_nothing_an_act_is_compared_with_has_pieces_that_were_planted_on_it(stag
         fold = stage.held_out(act)
         assert fold.start <= stage.places[act.source] < fold.stop
         assert 1 < fold.stop - fold.start <= -(-12 // FOLDS)
-    assert {stage.held_out(act).start for act in stage.acts} == {0, 4, 7, 9}  # of five folds as many as are tested
+    assert len({stage.held_out(act).start for act in stage.acts}) == 4  # as many as are tested
 
 
 def test_the_stage_follows_from_the_pictures_and_the_seed_not_from_their_order():
