@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -30,9 +30,6 @@ PIXELS_AHEAD = 64_000_000  # of all pictures that are decoded at once, where one
 # time to whatever runs beside it: on two cores 7.0 ms a picture against 6.2 ms with two (embedded network, same bytes).
 PASSES = 2
 Progress = Callable[[str, int, int], None]  # what is done, how many are, how many there are
-Tuned = tuple[
-    dict[str, Any], dict[str, Any]
-]  # settings that suit normal pictures best, and what the header tells of finding them
 
 
 @dataclass(frozen=True)

@@ -307,11 +307,13 @@ class Spade(PyramidDetector):
 
     # ---- judging -----------------------------------------------------------------------------------------------------------
 
-    def _judge(self, seen: Seen) -> Judgement:
+    def _judge(self, seen: Seen, *, exclude: int | slice | None = None) -> Judgement:
         assert seen.pyramid is not None  # needs == "pyramid"
         tiling = self.gallery_.tiling
         tiles = None if tiling is None else tiling.cut(seen.pyramid.levels)
-        return self._judge_pyramid(seen.pyramid, tiles, window_of(self.search_radius, self._view(), seen.image.shape))
+        return self._judge_pyramid(
+            seen.pyramid, tiles, window_of(self.search_radius, self._view(), seen.image.shape), exclude=exclude
+        )
 
     def judge_normal(self, index: int, radius: float | None) -> Judgement:
         """Judge a normal image by all the others, from what the gallery holds of it, with this search radius."""
@@ -321,7 +323,12 @@ class Spade(PyramidDetector):
         return self._judge_pyramid(gallery.pyramid(index), tiles, within, exclude=index)
 
     def _judge_pyramid(
-        self, pyramid: Pyramid, tiles: Sequence[Pyramid] | None, within: Window | None, *, exclude: int | None = None
+        self,
+        pyramid: Pyramid,
+        tiles: Sequence[Pyramid] | None,
+        within: Window | None,
+        *,
+        exclude: int | slice | None = None,
     ) -> Judgement:
         images, distances = self._retrieve(pyramid.global_vector, exclude)
         options: dict[str, Any] = {
@@ -340,7 +347,7 @@ class Spade(PyramidDetector):
         nearest = tuple(zip(names, (float(d) for d in distances), strict=False))
         return Judgement(found.distances, self._image_score(distances), found, nearest)
 
-    def _retrieve(self, vector: np.ndarray, exclude: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def _retrieve(self, vector: np.ndarray, exclude: int | slice | None) -> tuple[np.ndarray, np.ndarray]:
         return self.gallery_.nearest_images(vector, max(self.image_k, self.gallery_k), exclude=exclude)
 
     def _image_score(self, distances: np.ndarray) -> float | None:

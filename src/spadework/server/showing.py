@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from spadework import check
-from spadework.detectors.spade import Spade, cut
+from spadework.detectors.explaining import cut
+from spadework.detectors.spade import Spade
 from spadework.errors import InputError
 from spadework.server.errors import NotFound, PictureGone
 from spadework.server.evidence import Evidence
