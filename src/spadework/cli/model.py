@@ -12,6 +12,7 @@ import typer
 
 from spadework.cli import options
 from spadework.cli.console import note, progress_bar, say, say_json
+from spadework.cli.tuning import tuning_line, tuning_table
 
 if TYPE_CHECKING:
     from spadework.detectors.base import Detector
@@ -42,6 +43,14 @@ def fit(
     paper: options.Paper = False,
     settings: options.Settings = [],  # noqa: B006 - Typer reads it as "none given"
     threads: options.Threads = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First find the settings that suit these pictures, by defects planted on them; see docs/tuning.md. Those you give stay.",
+        ),
+    ] = False,
+    tune_minutes: Annotated[float, typer.Option(metavar="MINUTES", help="The most that --tune may take.")] = 10.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
     strict: options.Strict = False,
     as_json: options.JsonFlag = False,
@@ -62,7 +71,14 @@ def fit(
     model = make_detector(detector, chosen, paper=paper)
     with progress_bar() as progress, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", SearchRadiusWarning)
-        model.fit(normal, path=output, bad_files="raise" if strict else "skip", progress=progress)
+        model.fit(
+            normal,
+            path=output,
+            bad_files="raise" if strict else "skip",
+            progress=progress,
+            tune=tune,
+            tune_minutes=tune_minutes,
+        )
     _report_skipped(model)
     said = [str(warning.message) for warning in warned if issubclass(warning.category, SearchRadiusWarning)]
     for text in said:
@@ -72,6 +88,8 @@ def fit(
     if as_json:
         say_json(summary | {"warnings": said, "advice": advice})
     else:
+        if tune:
+            say(tuning_line(summary["tuning"]))
         say(f"{output}: learnt {model.n_normal_} normal pictures in {model.fit_seconds_:.1f} s{_from_folders(normal)}")
         if summary["search_index"]:
             say(_index_line(summary["search_index"]))
@@ -351,6 +369,9 @@ def info(
         say(f"  {name} = {value!r}")
     if aligned is not None:
         _say_alignment(aligned)
+    if summary["tuning"]:
+        say(f"tuning      {tuning_line(summary['tuning'])}")
+        tuning_table(summary["tuning"])
     if verify:
         say("every checksum is right")
 
@@ -399,6 +420,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
             "normal_images": limit.n,
         },
         "settings": detector.settings(),
+        "tuning": folder.header.get("tuning"),
     }
 
 

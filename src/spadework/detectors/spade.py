@@ -10,19 +10,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from spadework import check
+from spadework.backbones import open_backbone
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
+from spadework.detectors.boxes import cut, grid_place, patch_box
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.placing import Alignment, measure, warn_of_harm, window_of
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
-from spadework.images import Picture, View
+from spadework.images import Picture
 from spadework.kernels import KERNELS, kernel_name, pruned, window
 from spadework.kernels.window import Window
 from spadework.prediction import Judgement, Prediction, Predictions
@@ -181,6 +184,22 @@ class Spade(PyramidDetector):
         check.share(self.max_false_alarms, "max_false_alarms")
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
+
+    def _tune(
+        self, pictures: list[Picture], minutes: float, progress: Progress | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        from spadework.rehearsal import rehearse  # it lets detectors judge
+
+        weights = None if self.weights is None else Path(self.weights)
+        network = open_backbone(os.fspath(self.backbone), weights=weights, threads=self.threads)
+        earlier = self.folder_.header.get("tuning", {}).get("chosen", {}) if hasattr(self, "folder_") else {}
+        start = self.settings()
+        for name in earlier:
+            if start[name] == earlier[name]:  # a tuning chose it, nobody asked for it
+                start[name] = getattr(Spade(), name)
+        found = rehearse(pictures, start, network, minutes=minutes, seed=self.seed, progress=progress)
+        suited = {**start, **found.chosen}
+        return {name: suited[name] for name in {*earlier, *found.chosen}}, {"tuning": found.to_json()}
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
@@ -412,20 +431,20 @@ class Spade(PyramidDetector):
         if found is None or view is None:
             raise InputError("this prediction holds no correspondence: predict the picture again with this model.")
         box = view.box(one.size)
-        gy, gx = _grid_place(y, x, one.size, box, found.distances.shape)
+        gy, gx = grid_place(y, x, one.size, box, found.distances.shape)
         height, width = found.images.shape  # the finest level's grid, also in an ensemble
         gy, gx = gy * height // found.distances.shape[0], gx * width // found.distances.shape[1]
         image, place = int(found.images[gy, gx]), int(found.positions[gy, gx])
         entry = self.gallery_.entries[image]
-        normal_box = _patch_box(place // width, place % width, (height, width), view, entry.size, patch)
+        normal_box = patch_box(place // width, place % width, (height, width), view, entry.size, patch)
         return Explanation(
             y=y,
             x=x,
-            box=_patch_box(gy, gx, (height, width), view, one.size, patch),
+            box=patch_box(gy, gx, (height, width), view, one.size, patch),
             image=image,
             name=entry.name,
             normal_box=normal_box,
-            normal_patch=_cut(self.gallery_.thumbnail(image), normal_box, entry.size),
+            normal_patch=cut(self.gallery_.thumbnail(image), normal_box, entry.size),
             distance=float(found.nearest[gy, gx]),
         )
 
@@ -447,39 +466,3 @@ class Spade(PyramidDetector):
             y, x = np.unravel_index(int(np.nanargmax(one.score_map)), one.score_map.shape)
             peaks = [(int(y), int(x))]
         return tuple(self.explain(one, y, x) for y, x in peaks)
-
-
-def _grid_place(
-    y: int, x: int, size: tuple[int, int], box: tuple[float, float, float, float], grid: tuple[int, ...]
-) -> tuple[int, int]:
-    """The cell of the fine grid that holds a pixel of the picture."""
-    if not (0 <= y < size[0] and 0 <= x < size[1]):
-        raise InputError(f"({y}, {x}) lies outside the picture of {size[0]} x {size[1]} pixels (height x width).")
-    gy = int((y + 0.5 - box[0]) / (box[2] - box[0]) * grid[0] // 1)
-    gx = int((x + 0.5 - box[1]) / (box[3] - box[1]) * grid[1] // 1)
-    if not (0 <= gy < grid[0] and 0 <= gx < grid[1]):
-        inspected = tuple(round(v) for v in box)
-        raise InputError(
-            f"({y}, {x}) lies outside the inspected part {inspected} (y0, x0, y1, x1): it was cropped away."
-        )
-    return gy, gx
-
-
-def _patch_box(
-    gy: int, gx: int, grid: tuple[int, int], view: View, size: tuple[int, int], patch: int
-) -> tuple[int, int, int, int]:
-    """A box of `patch` view pixels around a cell's centre, in the picture's pixels, shifted to lie within it."""
-    y0, x0, y1, x1 = view.box(size)
-    sy, sx = (y1 - y0) / view.size[0], (x1 - x0) / view.size[1]  # picture pixels a view pixel
-    tall, wide = min(size[0], max(1, round(patch * sy))), min(size[1], max(1, round(patch * sx)))
-    top = round(y0 + (gy + 0.5) / grid[0] * (y1 - y0) - tall / 2)
-    left = round(x0 + (gx + 0.5) / grid[1] * (x1 - x0) - wide / 2)
-    top, left = min(max(top, 0), size[0] - tall), min(max(left, 0), size[1] - wide)
-    return top, left, top + tall, left + wide
-
-
-def _cut(thumbnail: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """The part of a thumbnail that a box of its original covers."""
-    sy, sx = thumbnail.shape[0] / size[0], thumbnail.shape[1] / size[1]
-    y0, x0 = int(box[0] * sy), int(box[1] * sx)
-    return thumbnail[y0 : max(y0 + 1, round(box[2] * sy)), x0 : max(x0 + 1, round(box[3] * sx))].copy()
