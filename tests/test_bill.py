@@ -77,7 +77,7 @@ def test_room_grows_with_the_pictures_but_for_what_does_not():
     assert told.memory_mb == pytest.approx(300 + 96 - 26 * 1.25)  # a search index holds 96 MiB at most
 
 
-def test_the_one_call_that_takes_longest_is_no_step():
+def test_a_call_that_takes_far_longer_is_no_step():
     uneven = Stage([1.0] * 7 + [9.0] + [1.0] * 8, [1.0] * 16, 16, 16)
     assert uneven.step == 1.0
     assert replace(uneven, seconds=[1.0] * 12 + [9.0] + [1.0] * 3).step == 1.0

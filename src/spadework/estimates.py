@@ -124,7 +124,7 @@ def bill_of(found: Probe, detector: Detector, count: int, tests: int = 0) -> Bil
 
 
 def _training_steps(found: Probe, detector: Detector, total: float) -> float:
-    """Steps of the probe's batch size: it has fewer epochs than will be trained for."""
+    """Steps of the probe's batch size: it has another number of epochs."""
     return total * float(vars(detector)["epochs"]) / float(vars(found.second.detector)["epochs"])
 
 

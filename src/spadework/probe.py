@@ -16,7 +16,7 @@ from typing import Any
 
 from spadework.datasets import Category, Sample
 from spadework.detectors.base import Detector
-from spadework.detectors.costs import INSPECTING, READING, Growth
+from spadework.detectors.costs import INSPECTING, READING, TRAINING, Growth
 from spadework.detectors.training import ON_TRIAL, Trial
 from spadework.evaluation import CASES, DRAWING, KINDS_OF_CASES, MEASURING, check_measuring, evaluate, peak_memory_mb
 from spadework.images import Picture
@@ -26,6 +26,9 @@ SLOW = 1.5  # seconds of the first, but for its first picture, from which on the
 TRIAL_SECONDS = 2.0  # of training
 TESTS = 6  # test pictures
 SMALL_BATCH = 4
+ONCE = 4.0  # times as long as the others' mean takes a call in which something is done once
+MANY_TRAINED = 8  # pictures of the second where most of the time goes into the training
+SLOW_STEP = 0.5  # seconds of one with SMALL_BATCH, from which on the second has small batches, too
 
 
 @dataclass
@@ -39,13 +42,14 @@ class Stage:
 
     @property
     def step(self) -> float:
-        """Seconds a step, once it runs: of the later half, but for the one call that took longest, where something is done once."""
+        """Seconds a step, once it runs: of the later half, but for a call that took far longer than the others: there something is done once."""
         calls = [(s, n) for s, n in zip(self.seconds, self.steps, strict=True) if n > 0]
         if not calls:
             return 0.0
         later = calls[len(calls) // 2 :]
-        if len(later) > 4:
-            later.remove(max(later))
+        longest = max(later)
+        if len(later) > 4 and longest[0] > ONCE * (sum(s for s, _ in later) - longest[0]) / (len(later) - 1):
+            later.remove(longest)
         return sum(s for s, _ in later) / sum(n for _, n in later)
 
     @property
@@ -163,7 +167,10 @@ def probe(detector: Detector, pictures: Sequence[Picture], *, tests: Category | 
     few = {**changes, "batch_size": min(changes["batch_size"], SMALL_BATCH)} if "batch_size" in changes else changes
     first = _fit_small(detector, few, pictures, min(FEW, len(pictures)), 0.0, tests)
     slow = first.stages[READING].step * MANY > SLOW
-    count = max(min(SLOW_MANY if slow else MANY, len(pictures) // 2), min(FEW, len(pictures)))
+    most = MANY_TRAINED if TRAINING in first.stages else SLOW_MANY if slow else MANY
+    if TRAINING in first.stages and first.stages[TRAINING].step > SLOW_STEP:
+        changes = {**changes, "batch_size": min(changes["batch_size"], 2 * SMALL_BATCH)}
+    count = max(min(most, len(pictures) // 2), min(FEW, len(pictures)))
     second = _fit_small(detector, changes, pictures, count, TRIAL_SECONDS, tests)
     return Probe(first, second, time.perf_counter() - started)
 

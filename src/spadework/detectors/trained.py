@@ -33,7 +33,7 @@ from spadework.images import View
 from spadework.prediction import Judgement
 from spadework.storage import ModelFolder
 
-PROBED_BATCH = 16
+PROBED_BATCH, PROBED_EPOCHS = 16, 1000  # enough epochs to go on until time is up
 ASIDE = frozenset({"device", "threads", "checkpoints", "held_out", "smoothing", "max_false_alarms", "image_score"})
 
 
@@ -188,7 +188,7 @@ class TrainedDetector(Detector):
         return super()._stages(count) | {AFTERWARDS: Growth(self._dealt(count)), THRESHOLD: looks}
 
     def _probe(self) -> dict[str, Any]:
-        return {"checkpoints": None, "epochs": 1, "batch_size": min(int(self.batch_size), PROBED_BATCH)}
+        return {"checkpoints": None, "epochs": PROBED_EPOCHS, "batch_size": min(int(self.batch_size), PROBED_BATCH)}
 
     def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
         """The views, mapped."""

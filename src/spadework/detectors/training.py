@@ -67,7 +67,7 @@ def settled(threads: int | None) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class Trial:
-    """A training that is only begun, to see how long it takes. seconds: after which it ends, but for one step. pictures: as many as it stands for."""
+    """A training that is only begun, to see how long it takes. seconds: after which it ends, but for two steps. pictures: as many as it stands for."""
 
     seconds: float
     pictures: int
@@ -127,7 +127,7 @@ def train(
         seed: of the order of examples and of all that is drawn.
         checkpoint: where the state is kept; None for nowhere.
         progress: called after each step with ("training · losses · time left", steps done, steps in all).
-        seconds: end after the first step that ends later than this; None for all steps.
+        seconds: end after the first step but one that ends later than this, for the first takes longer; None for all steps.
 
     Returns:
         The mean losses of each epoch.
@@ -158,7 +158,7 @@ def train(
         if progress:
             left = (time.monotonic() - started) / (step + 1 - first) * (total - step - 1)
             progress(f"training · {_told(losses)} · {duration(left)} left", step + 1, total)
-        if seconds is not None and time.monotonic() - started > seconds:
+        if seconds is not None and step > first and time.monotonic() - started > seconds:
             break
     for network in course.networks.values():
         network.eval()
