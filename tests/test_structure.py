@@ -29,7 +29,7 @@ gallery datasets
 correspondence
 prediction
 detectors
-evaluation
+evaluation rehearsal
 published fingerprint results
 runs
 workers

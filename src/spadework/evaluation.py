@@ -197,6 +197,7 @@ def _row(
     else:
         reasons |= {("pro" if key == "pro" else f"pixel_{key}"): why for key, why in pixel.reasons.items()}
     backbone = detector.folder_.header["backbone"]
+    tuning = detector.folder_.header.get("tuning")
     return {
         "dataset": category.dataset,
         "root": os.fspath(category.root),
@@ -222,7 +223,7 @@ def _row(
         "backbone_hash": backbone["hash"] if backbone else None,
         "spadework": __version__,
         "reasons": reasons,
-    }
+    } | ({"tuning": tuning} if tuning else {})
 
 
 def failed_row(category: Category, detector: str, settings: dict[str, Any], reason: str) -> dict[str, Any]:

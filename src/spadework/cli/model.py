@@ -11,6 +11,7 @@ import typer
 
 from spadework.cli import options
 from spadework.cli.console import note, progress_bar, say, say_json
+from spadework.cli.tuning import tuning_line, tuning_table
 
 if TYPE_CHECKING:
     from spadework.detectors.base import Detector
@@ -40,6 +41,14 @@ def fit(
     paper: options.Paper = False,
     settings: options.Settings = [],  # noqa: B006 - Typer reads it as "none given"
     threads: options.Threads = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First find the settings that suit these pictures, by defects planted on them; see docs/tuning.md. Those you give stay.",
+        ),
+    ] = False,
+    tune_minutes: Annotated[float, typer.Option(metavar="MINUTES", help="The most that --tune may take.")] = 10.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
     strict: options.Strict = False,
     as_json: options.JsonFlag = False,
@@ -58,12 +67,21 @@ def fit(
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
     with progress_bar() as progress:
-        model.fit(normal, path=output, bad_files="raise" if strict else "skip", progress=progress)
+        model.fit(
+            normal,
+            path=output,
+            bad_files="raise" if strict else "skip",
+            progress=progress,
+            tune=tune,
+            tune_minutes=tune_minutes,
+        )
     _report_skipped(model)
     summary = model_summary(model) | {"fit_seconds": round(model.fit_seconds_, 2)} | _skipped_json(model)
     if as_json:
         say_json(summary)
     else:
+        if tune:
+            say(tuning_line(summary["tuning"]))
         say(f"{output}: learnt {model.n_normal_} normal pictures in {model.fit_seconds_:.1f} s{_from_folders(normal)}")
         if summary["search_index"]:
             say(_index_line(summary["search_index"]))
@@ -319,6 +337,9 @@ def info(
     say(f"threshold   {_threshold_line(detector)}")
     for name, value in summary["settings"].items():
         say(f"  {name} = {value!r}")
+    if summary["tuning"]:
+        say(f"tuning      {tuning_line(summary['tuning'])}")
+        tuning_table(summary["tuning"])
     if verify:
         say("every checksum is right")
 
@@ -347,6 +368,7 @@ def model_summary(detector: Detector) -> dict[str, Any]:
             "normal_images": limit.n,
         },
         "settings": detector.settings(),
+        "tuning": folder.header.get("tuning"),
     }
 
 

@@ -86,6 +86,12 @@ class Detector(Settings, ABC):
         """Return image scores and map peaks, float64 each, of normal images by methods that were not fitted on them."""
         return np.empty(0), np.empty(0)
 
+    def _tune(
+        self, pictures: list[Picture], minutes: float, progress: Progress | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the settings that suit normal pictures best, where they are not as they should be, and what the header tells of it."""
+        raise InputError(f"{self.name} cannot be tuned, only spade can: fit without tune.")
+
     def _known_pictures(self) -> set[str]:
         """`pixel_hash` of each normal picture that the model holds already."""
         return set()
@@ -99,6 +105,8 @@ class Detector(Settings, ABC):
         path: str | os.PathLike[str] | None = None,
         bad_files: str = "raise",
         progress: Progress | None = None,
+        tune: bool = False,
+        tune_minutes: float = 10.0,
     ) -> Self:
         """Learn what normal looks like, and set the threshold from the same pictures.
 
@@ -109,9 +117,12 @@ class Detector(Settings, ABC):
             path: write the model here as it grows (it appears when complete); None keeps it in a temporary folder until `save`.
             bad_files: "raise" at the first picture that cannot be read, or "skip" it; `failures_` lists those skipped.
             progress: called with (what, done, total).
+            tune: first find the settings that suit these pictures, by defects planted on them; see docs/tuning.md. They become this
+                detector's own, and the model keeps the table of what was tried.
+            tune_minutes: the most that may take.
 
         Raises:
-            InputError: no pictures, a setting that breaks a rule, or a picture that cannot be used.
+            InputError: no pictures, a setting that breaks a rule, or a picture that cannot be used; or `tune` of a method that cannot.
             OutputError: the model cannot be written; what was there before is unchanged.
         """
         check.one_of(bad_files, "bad_files", {"raise", "skip"})
@@ -120,10 +131,12 @@ class Detector(Settings, ABC):
             check_target(Path(path))
         started = time.perf_counter()
         pictures = gather_normal(images)
+        suited, told = self._tune(pictures, tune_minutes, progress) if tune else ({}, {})
         draft = self._draft(path)
-        before = self._forget()
+        before = self._forget() | {name: getattr(self, name) for name in suited}
         try:
-            folder = ModelFolder.create(draft, self._header(), lasting=path is not None)
+            vars(self).update(suited)
+            folder = ModelFolder.create(draft, self._header() | told, lasting=path is not None)
             self._fit_into(folder, pictures, bad_files, progress)
             if path is not None:
                 folder = publish(folder, Path(path))

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from spadework import check
+from spadework.backbones import open_backbone
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
 from spadework.detectors.features import PyramidDetector
@@ -180,6 +182,22 @@ class Spade(PyramidDetector):
         check.share(self.max_false_alarms, "max_false_alarms")
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
+
+    def _tune(
+        self, pictures: list[Picture], minutes: float, progress: Progress | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        from spadework.rehearsal import rehearse  # it lets detectors judge
+
+        weights = None if self.weights is None else Path(self.weights)
+        network = open_backbone(os.fspath(self.backbone), weights=weights, threads=self.threads)
+        earlier = self.folder_.header.get("tuning", {}).get("chosen", {}) if hasattr(self, "folder_") else {}
+        start = self.settings()
+        for name in earlier:
+            if start[name] == earlier[name]:  # a tuning chose it, nobody asked for it
+                start[name] = getattr(Spade(), name)
+        found = rehearse(pictures, start, network, minutes=minutes, seed=self.seed, progress=progress)
+        suited = {**start, **found.chosen}
+        return {name: suited[name] for name in {*earlier, *found.chosen}}, {"tuning": found.to_json()}
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
