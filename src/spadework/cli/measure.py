@@ -198,6 +198,10 @@ def demo(
     say(f"maps         {shown.inspection}")
     say(f"HTML report  {shown.report}")
     command = "spadework" if shutil.which("spadework") else sys.argv[0]
+    say(
+        f"In the browser, with pictures of {shown.parts / 'gear' / 'test'} dropped on the page (pip install 'spadework[server]'):"
+    )
+    say(f"  {command} serve {out / 'gear.spade'} --open")
     say("Now with your own pictures:")
     say(f"  {command} fit GOOD_FOLDER -o part.spade")
     say(f"  {command} predict part.spade NEW_FOLDER --out results --explain")

@@ -53,8 +53,8 @@ SearchRadius = Annotated[
     float | None,
     typer.Option(
         metavar="PIXELS",
-        help="For parts that lie alike in all pictures: compare each place only with what lies within so many pixels of it.  "
-        "[default: everywhere]",
+        help="For parts that lie alike in all pictures: compare each place only with what lies within so many pixels of it; "
+        "`spadework info MODEL --alignment` tells whether they do.  [default: everywhere]",
         show_default=False,
     ),
 ]

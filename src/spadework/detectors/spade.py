@@ -20,12 +20,13 @@ from spadework.backbones import open_backbone
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
 from spadework.detectors.features import PyramidDetector
-from spadework.detectors.placing import window_of
+from spadework.detectors.placing import Alignment, measure, warn_of_harm, window_of
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture, View
 from spadework.kernels import KERNELS, kernel_name, pruned, window
+from spadework.kernels.window import Window
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.storage import ModelFolder
@@ -319,10 +320,17 @@ class Spade(PyramidDetector):
         assert seen.pyramid is not None  # needs == "pyramid"
         tiling = self.gallery_.tiling
         tiles = None if tiling is None else tiling.cut(seen.pyramid.levels)
-        return self._judge_pyramid(seen.pyramid, tiles, seen.image.shape)
+        return self._judge_pyramid(seen.pyramid, tiles, window_of(self.search_radius, self._view(), seen.image.shape))
+
+    def judge_normal(self, index: int, radius: float | None) -> Judgement:
+        """Judge a normal image by all the others, from what the gallery holds of it, with this search radius."""
+        gallery = self.gallery_
+        tiles = None if gallery.tiling is None else gallery.tile_pyramids(index)
+        within = window_of(radius, self._view(), gallery.entries[index].size)
+        return self._judge_pyramid(gallery.pyramid(index), tiles, within, exclude=index)
 
     def _judge_pyramid(
-        self, pyramid: Pyramid, tiles: Sequence[Pyramid] | None, size: Sequence[int], *, exclude: int | None = None
+        self, pyramid: Pyramid, tiles: Sequence[Pyramid] | None, within: Window | None, *, exclude: int | None = None
     ) -> Judgement:
         images, distances = self._retrieve(pyramid.global_vector, exclude)
         options: dict[str, Any] = {
@@ -331,7 +339,7 @@ class Spade(PyramidDetector):
             "upsampling": self.upsampling,
             "kernel": self.kernel,
             "threads": self.threads,
-            "within": window_of(self.search_radius, self._view(), size),
+            "within": within,
         }
         if tiles is None:
             found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options)
@@ -349,6 +357,7 @@ class Spade(PyramidDetector):
 
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Each image against all the others, from what the gallery holds of it: no forward pass."""
+        warn_of_harm(self)
         chosen = self._left_out(self.gallery_)
         self._scored(self.gallery_)
         if self.image_score == "map":
@@ -376,9 +385,8 @@ class Spade(PyramidDetector):
     def _map_peaks(self, chosen: np.ndarray, progress: Progress | None) -> np.ndarray:
         peaks = []
         for done, index in enumerate(map(int, chosen), 1):
-            own, size = self.gallery_.pyramid(index), self.gallery_.entries[index].size
-            tiles = None if self.gallery_.tiling is None else self.gallery_.tile_pyramids(index)
-            _, small = self._scores(self._judge_pyramid(own, tiles, size, exclude=index), size)
+            judged = self.judge_normal(index, self.search_radius)
+            _, small = self._scores(judged, self.gallery_.entries[index].size)
             assert small is not None  # SPADE always has a map
             peaks.append(float(small.max()))
             if progress:
@@ -389,6 +397,11 @@ class Spade(PyramidDetector):
         """Image scores by the nearest images, of each image against all the others."""
         found = [gallery.nearest_images(gallery.globals[i], self.image_k, exclude=int(i))[1].mean() for i in chosen]
         return np.array(found, np.float64)
+
+    def alignment(self) -> Alignment | None:
+        """Tell whether the normal pictures lie alike, so that `search_radius` makes sense, and what it would do; None for fewer than three."""
+        self._check_fitted()
+        return measure(self)
 
     def verify(self) -> None:
         """Read the whole model and check every checksum. Raises ModelError at the first damage."""

@@ -128,7 +128,12 @@ class Evidence:
         about = {
             "version": VERSION,
             "size": list(self.size),
-            "view": {"resize": list(self.view.resize), "crop": self.view.crop, "pad": self.view.pad},
+            "view": {
+                "resize": list(self.view.resize),
+                "crop": self.view.crop,
+                "pad": self.view.pad,
+                "step": self.view.step,
+            },
             "smoothing": self.smoothing,
             "grid": self.grid,
             "names": self.names,
@@ -174,7 +179,12 @@ class Evidence:
     def _read(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Evidence:
         crop = about["view"]["crop"]
         pad = bool(about["view"].get("pad", False))  # evidence from before there was a canvas does not tell
-        view = View(tuple(about["view"]["resize"]), None if crop is None else (crop[0], crop[1]), pad)
+        view = View(
+            tuple(about["view"]["resize"]),
+            None if crop is None else (crop[0], crop[1]),
+            pad,
+            int(about["view"].get("step", 1)),
+        )
         distances, smoothing = arrays.get("distances"), float(about["smoothing"])
         size = (about["size"][0], about["size"][1])
         return cls(
