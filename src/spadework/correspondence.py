@@ -105,7 +105,7 @@ def correspond_tiles(
     gallery: Gallery,
     k: int,
     *,
-    exclude: int | None = None,
+    exclude: int | slice | None = None,
     within: Window | None = None,
     **options: Any,
 ) -> Correspondence:
@@ -115,7 +115,7 @@ def correspond_tiles(
         tiles: what each tile of the view holds, with its vector, as `Tiling.cut` gives it.
         gallery: the normal images, kept in tiles of the same tiling.
         k: how many tiles are searched for each.
-        exclude: an image to leave out.
+        exclude: an image to leave out, or images from start to stop.
         within: a window of the whole view around a place; then only tiles at the same place are searched, and the window ends where the tile does.
 
     Returns:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spadework.cli import options
-from spadework.cli.console import note, progress_bar, say, say_json
+from spadework.cli.console import note, present_bill, progress_bar, say, say_json
 from spadework.cli.tuning import tuning_line, tuning_table
 
 if TYPE_CHECKING:
@@ -53,11 +53,13 @@ def fit(
     tune_minutes: Annotated[float, typer.Option(metavar="MINUTES", help="The most that --tune may take.")] = 10.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
     strict: options.Strict = False,
+    dry_run: options.DryRun = False,
     as_json: options.JsonFlag = False,
 ) -> None:
     """Learn what normal looks like from pictures of good parts.
 
-    The threshold is set from the same pictures, each compared with all the others; no defect is needed.
+    The threshold is set from the same pictures, each compared with all the others; no defect is needed. Says before it starts about
+    how long it will take, how much memory and disk, from a small fit of a few seconds; --dry-run stops there.
     """
     from spadework.benchmark import make_detector
     from spadework.detectors.placing import SearchRadiusWarning
@@ -69,6 +71,9 @@ def fit(
     given["search_radius"] = search_radius
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
+    _say_bill(model, normal, output, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        return
     with progress_bar() as progress, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", SearchRadiusWarning)
         model.fit(
@@ -108,6 +113,14 @@ def _placing_advice(model: Detector) -> str | None:
         return None
     found = measure(model, most=6, rises=False)
     return str(found) if found is not None and found.advice is not None else None
+
+
+def _say_bill(model: Detector, normal: list[Path], output: Path, *, dry_run: bool, as_json: bool) -> None:
+    """Say what the fit will take: a line about the work, or, of a dry run, the result."""
+    from spadework.estimates import estimate, is_worth_telling
+
+    if dry_run or is_worth_telling(model, normal):
+        present_bill(estimate(model, normal, path=output), dry_run=dry_run, as_json=as_json)
 
 
 def _index_line(index: dict[str, Any]) -> str:

@@ -126,6 +126,12 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only say what it will take: time, memory, disk, and what to change if that is too much."
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 JsonFile = Annotated[
     str | None,

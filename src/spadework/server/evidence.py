@@ -28,7 +28,7 @@ import numpy as np
 from spadework import check
 from spadework.correspondence import Correspondence
 from spadework.detectors.base import Detector
-from spadework.detectors.spade import _grid_place, _patch_box
+from spadework.detectors.explaining import grid_place, patch_box
 from spadework.errors import InputError
 from spadework.images import View
 from spadework.prediction import Prediction
@@ -231,18 +231,18 @@ class Evidence:
         )  # where they may lie is told below
         if self.matches is None or self.grid is None:
             raise InputError("this detector does not tell which normal place a place was compared with; SPADE does.")
-        gy, gx = _grid_place(y, x, self.size, self.view.box(self.size), self.grid)
+        gy, gx = grid_place(y, x, self.size, self.view.box(self.size), self.grid)
         height, width = self.matches["match_image"].shape
         gy, gx = gy * height // self.grid[0], gx * width // self.grid[1]
         image, my, mx, distance = (self.matches[name][gy, gx] for name in MATCH)
         return Match(
             y=y,
             x=x,
-            box=_patch_box(gy, gx, (height, width), self.view, self.size, patch),
+            box=patch_box(gy, gx, (height, width), self.view, self.size, patch),
             name=self.names[image],
             pixel_hash=self.hashes[image],
             size=self.sizes[image],
-            normal_box=_patch_box(int(my), int(mx), (height, width), self.view, self.sizes[image], patch),
+            normal_box=patch_box(int(my), int(mx), (height, width), self.view, self.sizes[image], patch),
             distance=float(distance),
         )
 
