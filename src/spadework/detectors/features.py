@@ -105,8 +105,13 @@ class PyramidDetector(NetworkDetector):
         return found if view.shape[:2] == canvas.size else padded(found, canvas.place(view.shape), canvas.size)
 
     def _features(self, view: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Level maps (C_l, H_l, W_l) and a global vector. A large view runs in pieces; the mean of its deepest level then stands for the whole."""
-        if view.shape[0] * view.shape[1] > WHOLE and self.backbone_.reach is not None:
+        """Level maps (C_l, H_l, W_l) and a global vector.
+
+        Views run in pieces where the canvas, or the crop, is large: the mean of the deepest level then stands for the whole, also of a picture
+        that fills little of it, so that all pictures have the same kind of vector.
+        """
+        height, width = self._view().size
+        if height * width > WHOLE and self.backbone_.reach is not None:
             maps = levels_in_pieces(self.backbone_, view, self.backbone_.reach)
             return maps, maps[-1].mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
         levels, vectors = self.backbone_(view[None])
