@@ -56,7 +56,9 @@ class NetworkDetector(Detector):
         fixed, multiple = self.backbone_.fixed_size, self.backbone_.multiple
         if fixed is not None:  # it sees padded pictures; another size than the network's is refused when it runs
             return View(fixed if is_auto(self.image_size) else check.size(self.image_size, "image_size"), pad=True)
-        return View(choose_canvas(pictures, self.image_size, multiple=multiple), pad=True, step=multiple)
+        canvas = choose_canvas(pictures, self.image_size, multiple=multiple)
+        self.backbone_.check_size(*canvas)
+        return View(canvas, pad=True, step=multiple)
 
     def _view(self) -> View:
         if self.crop is None and self.keeps_aspect:
