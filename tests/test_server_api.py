@@ -7,6 +7,7 @@ import io
 import json
 from datetime import UTC, datetime, timedelta
 
+import cv2
 import numpy as np
 import pytest
 
@@ -231,6 +232,25 @@ def test_an_inspection_that_is_not_there(shared, path):
     assert shared.get(f"{API}/inspections/0{path}").status_code == 422
 
 
+def test_no_picture_that_came_from_anybody_is_decoded_in_this_process(own, monkeypatch):
+    """Its bytes are decoded in processes of their own, also for what is drawn later."""
+    told = inspect(own, BAD)
+    where = f"{API}/inspections/{told['id']}"
+
+    def here(*arguments, **named):
+        raise AssertionError("decoded in the station's own process")
+
+    with monkeypatch.context() as patch:
+        for name in ("imread", "imdecode", "imdecodemulti"):
+            patch.setattr(cv2, name, here)
+        patch.setattr(Image, "open", here)
+        for path in ("image", "image?size=view", "image?size=thumb", "map.png", "map.f32", "match?y=1&x=1"):
+            assert own.get(f"{where}/{path}").status_code == 200, path
+        for kind in ("normal", "defect"):
+            assert own.post(f"{where}/decisions", json={"kind": kind}).status_code == 201, kind
+        assert own.post(f"{API}/models/part/normals", content=png(normal_picture(43)), headers=PNG).status_code == 201
+
+
 # ---------------------------------------------------------------- the history
 
 
@@ -263,6 +283,46 @@ def test_the_history_is_filtered_and_paged(own):
 )  # fmt: skip
 def test_filters_that_break_a_rule(shared, query):
     assert error_of(shared.get(f"{API}/inspections", params=query)) == (422, "invalid")
+
+
+TIMES = [
+    "0000-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+14:00",
+    "0001-01-01T00:00:00Z",
+    "1969-07-20T20:17:40Z",
+    "9999-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59-14:00",
+    "10000-01-01T00:00:00Z",
+    "2026-02-30T00:00:00Z",
+    "2026-01-01T00:00:00+99:99",
+    "1e30",
+    "-1e30",
+    "1e308",
+    "NaN",
+    "inf",
+    "-inf",
+    "253402300800",
+    "-62135596801",
+    "99999999999999999999",
+    "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+]
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("side", ["since", "until"])
+@pytest.mark.parametrize("path", ["inspections", "models/part/series"])
+def test_no_time_is_too_odd_to_be_answered(shared, seen, path, side, time):
+    response = shared.get(f"{API}/{path}", params={side: time})
+    if response.status_code != 200:
+        assert error_of(response) == (422, "invalid")
+        assert side in response.text
+
+
+@pytest.mark.parametrize("path", ["inspections", "models/part/series"])
+def test_all_the_time_there_is(shared, seen, path):
+    query = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59.999999Z"}
+    items = shared.get(f"{API}/{path}", params=query).json()["items"]
+    assert sum(item.get("count", 1) for item in items) >= 1
 
 
 # ---------------------------------------------------------------- decisions
@@ -506,6 +566,8 @@ def test_too_many_requests(model, tmp_path):
         assert error_of(answers[-1]) == (429, "rate")
         assert int(answers[-1].headers["retry-after"]) >= 1
         assert client.get("/healthz").status_code == 200
+        for path in ("/readyz", "/metrics"):  # they cost more than they look like
+            assert error_of(client.get(path)) == (429, "rate")
 
 
 def test_health(own):
@@ -529,6 +591,23 @@ def test_metrics_count(own):
     assert 'spadework_normal_pictures{model="part"} 6.0' in text
     assert 'route="/api/v1/models/{model}/inspections",status="201"} 1.0' in text
     assert "somewhere" not in text
+
+
+def test_metrics_tell_no_secret(model, tmp_path):
+    settings = settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station", tokens=True)
+    with client_of(settings) as client:
+        headers = bearer("manage")
+        told = client.post(
+            f"{API}/models/part/inspections", params={"name": "a-secret-part"}, content=png(BAD), headers={**PNG, **headers}
+        ).json()
+        client.post(f"{API}/inspections/{told['id']}/decisions", json={"kind": "defect", "note": "a-note"}, headers=headers)
+        client.get(f"{API}/models/a-secret-model", headers=headers)
+        client.request("SECRETMETHOD", f"{API}/models", headers=headers)
+        client.post(f"{API}/session", json={"token": TOKENS["manage"]})
+        assert error_of(client.get("/metrics")) == (401, "unauthorised")
+        text = client.get("/metrics", headers=headers).text
+    for secret in (*TOKENS.values(), str(tmp_path), "manage-holder", "a-secret", "a-note", "SECRETMETHOD", told["picture"]):
+        assert secret not in text
 
 
 def test_logs_hold_no_secrets(model, tmp_path, caplog):
