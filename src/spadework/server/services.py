@@ -68,7 +68,7 @@ class Services:
         self.watches: list[Watch] = []
         self.draining = False
         self.ready = False
-        self.is_crowded: Callable[[], bool] = lambda: False  # whether more clients are connected than there are places for
+        self.is_crowded: Callable[[], bool] = lambda: False  # more clients are connected than there are places for
         # Whole pictures and changes of models take memory and locks: few at a time, so that lists and inspections go on beside them.
         self.drawing, self.changing = anyio.CapacityLimiter(2), anyio.CapacityLimiter(4)
         self._stack = contextlib.ExitStack()
