@@ -540,8 +540,24 @@ def test_a_body_that_is_no_picture_is_bounded(shared, seen):
     )
     assert error_of(shared.post(where, content=b"{", headers={"Content-Type": "application/json"})) == (422, "json")
     assert error_of(shared.post(where, content=b"\xff", headers={"Content-Type": "application/json"}))[0] in (400, 422)
-    deep = b'{"kind":' + b"[" * 30_000 + b"]" * 30_000 + b"}"
-    assert error_of(shared.post(where, content=deep, headers={"Content-Type": "application/json"}))[0] in (400, 422)
+    nested = b"[" * 30_000 + b"]" * 30_000
+    for odd in (
+        nested,
+        b"9" * 60_000,
+        b"1e999",
+        b"-1e999",
+        b"NaN",
+        b'"\\ud800"',
+        b'{"a":' * 9_000 + b"1" + b"}" * 9_000,
+    ):
+        for body in (odd, b'{"kind":' + odd + b"}", b'{"kind":"defect","note":' + odd + b"}"):
+            response = shared.post(where, content=body, headers={"Content-Type": "application/json"})
+            assert error_of(response)[0] in (400, 422), body[:40]
+        rate = b'{"max_false_alarms":' + odd + b"}"
+        response = shared.put(
+            f"{API}/models/part/threshold", content=rate, headers={"Content-Type": "application/json"}
+        )
+        assert error_of(response)[0] in (400, 422), rate[:40]
 
 
 def test_what_nobody_thought_of_is_a_500_that_tells_nothing(model, tmp_path, monkeypatch, caplog):
@@ -598,15 +614,28 @@ def test_metrics_tell_no_secret(model, tmp_path):
     with client_of(settings) as client:
         headers = bearer("manage")
         told = client.post(
-            f"{API}/models/part/inspections", params={"name": "a-secret-part"}, content=png(BAD), headers={**PNG, **headers}
+            f"{API}/models/part/inspections",
+            params={"name": "a-secret-part"},
+            content=png(BAD),
+            headers={**PNG, **headers},
         ).json()
-        client.post(f"{API}/inspections/{told['id']}/decisions", json={"kind": "defect", "note": "a-note"}, headers=headers)
+        client.post(
+            f"{API}/inspections/{told['id']}/decisions", json={"kind": "defect", "note": "a-note"}, headers=headers
+        )
         client.get(f"{API}/models/a-secret-model", headers=headers)
         client.request("SECRETMETHOD", f"{API}/models", headers=headers)
         client.post(f"{API}/session", json={"token": TOKENS["manage"]})
         assert error_of(client.get("/metrics")) == (401, "unauthorised")
         text = client.get("/metrics", headers=headers).text
-    for secret in (*TOKENS.values(), str(tmp_path), "manage-holder", "a-secret", "a-note", "SECRETMETHOD", told["picture"]):
+    for secret in (
+        *TOKENS.values(),
+        str(tmp_path),
+        "manage-holder",
+        "a-secret",
+        "a-note",
+        "SECRETMETHOD",
+        told["picture"],
+    ):
         assert secret not in text
 
 

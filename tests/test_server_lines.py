@@ -64,7 +64,9 @@ def station(model, tmp_path_factory) -> Iterator[Station]:
         with running(settings) as url:
             where = f"{url}{API}/models/part/inspections"
             large = png(normal_picture(3, (1500, 2000)))
-            assert httpx.post(where, content=large, headers={"Content-Type": "image/png"}, timeout=60).status_code == 201
+            assert (
+                httpx.post(where, content=large, headers={"Content-Type": "image/png"}, timeout=60).status_code == 201
+            )
             host, port = url.removeprefix("http://").split(":")
             yield Station((host, int(port)), made[0])
 

@@ -163,3 +163,32 @@ def test_many_at_once_keep_the_same(pictures):
         thread.join()
     assert problems == [] and len(set(found)) == 40
     assert len(files_of(pictures)) == 40
+
+
+@contextlib.contextmanager
+def full_disk(room: int):
+    """Nothing can grow beyond so many bytes, as on a disk that is nearly full."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [5_000, 50_000, 5_000_000])  # below and above what is written at once
+@pytest.mark.parametrize("step", ["write", "flush", "keep"])
+def test_a_full_disk_is_told_as_such_whenever_it_shows(pictures, size, step):
+    with full_disk(1000):
+        with pytest.raises(OutputError), pictures.incoming() as incoming:  # and not an OSError, when it is closed
+            incoming.write(b"x" * size)
+            if step == "flush":
+                incoming.flush()
+            pictures.keep(incoming)
+        with pytest.raises(OutputError):
+            pictures.put_evidence(b"x" * size)
+        with contextlib.suppress(OutputError), pictures.incoming() as incoming:  # what is given up needs no room
+            incoming.write(b"x" * size)
+    assert files_of(pictures) == []
+    assert pictures.keep_bytes(b"x" * size)

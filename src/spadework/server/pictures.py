@@ -99,9 +99,10 @@ class Pictures:
         with as_output_error(path):
             file = open(path, "xb")  # noqa: SIM115 - closed below
         try:
-            with file:
-                yield Incoming(path, file)
+            yield Incoming(path, file)
         finally:
+            with contextlib.suppress(OSError):  # on a full disk: what is kept was flushed before, the rest goes
+                file.close()
             path.unlink(missing_ok=True)
 
     def keep(self, incoming: Incoming) -> str:
