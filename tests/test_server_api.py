@@ -625,6 +625,7 @@ def test_metrics_tell_no_secret(model, tmp_path):
         client.get(f"{API}/models/a-secret-model", headers=headers)
         client.request("SECRETMETHOD", f"{API}/models", headers=headers)
         client.post(f"{API}/session", json={"token": TOKENS["manage"]})
+        client.cookies.clear()
         assert error_of(client.get("/metrics")) == (401, "unauthorised")
         text = client.get("/metrics", headers=headers).text
     for secret in (

@@ -36,8 +36,9 @@ DRAINED = 1 << 30  # bytes: so much of a refused body is read away; then, or wit
 TOO_SLOW = 408
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 COSTLY = frozenset({"/readyz", "/metrics"})  # one asks the database, the other counts everything
-CROWDED = unavailable("connections", "Too many clients are connected.", "Close some, and ask again.", after=5)
-CROWDED.headers["Connection"] = "close"
+CROWDED = "crowded"  # in a request's state: its connection came when there was no place for it
+NO_PLACE = unavailable("connections", "Too many clients are connected.", "Close some, and ask again.", after=5)
+NO_PLACE.headers["Connection"] = "close"
 FAILED = Problem(
     500, "internal", "Something went wrong in the station.", "Its log says what, under the answer's X-Request-Id."
 )
@@ -123,8 +124,8 @@ class Gate:
     def _refuse(self, scope: Scope) -> Problem | None:
         headers, path = Headers(scope=scope), scope["path"]
         api = path.startswith(PREFIX)
-        if self._services.is_crowded():
-            return CROWDED
+        if scope.get("state", {}).get(CROWDED):
+            return NO_PLACE
         try:
             self._services.origins.check(scope["method"], scope["scheme"], headers, api=api)
             if api or path in COSTLY:

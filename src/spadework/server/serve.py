@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from spadework.errors import OutputError
 from spadework.server.app import create_app
+from spadework.server.gate import CROWDED
 from spadework.server.logs import set_up
 from spadework.server.services import Services
 from spadework.server.settings import Settings
@@ -41,6 +42,8 @@ class Connection(H11Protocol):
         self._heard = self._moved = self.loop.time()
         self._left = 0
         self._next_look = self.loop.call_later(LOOK_SECONDS, self._look)
+        if len(self.connections) > MOST_CONNECTIONS:  # those that were here before keep their places
+            self.app_state = {**self.app_state, CROWDED: True}
         if len(self.connections) > MOST_CONNECTIONS + SPARE:
             transport.abort()
 
@@ -57,7 +60,9 @@ class Connection(H11Protocol):
     @property
     def _waits_for_head(self) -> bool:
         """Whether a request must come; a timer of uvicorn's runs while none has begun after another."""
-        return self.cycle is None or (self.cycle.response_complete and self.timeout_keep_alive_task is None)
+        if self.cycle is None:
+            return True
+        return self.cycle.response_complete and self.timeout_keep_alive_task is None and not self.transport.is_closing()
 
     def _look(self) -> None:
         """Cut it if its request's head does not end, or if it reads nothing of its answer."""
@@ -148,7 +153,6 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None, 
         timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
     )
     server = Server(config, services, lambda: on_ready(address(settings.host, port)) if on_ready else None)
-    services.is_crowded = lambda: len(server.server_state.connections) > MOST_CONNECTIONS
 
     async def run() -> None:
         async with app.router.lifespan_context(app):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
@@ -68,7 +68,6 @@ class Services:
         self.watches: list[Watch] = []
         self.draining = False
         self.ready = False
-        self.is_crowded: Callable[[], bool] = lambda: False  # more clients are connected than there are places for
         # Whole pictures and changes of models take memory and locks: few at a time, so that lists and inspections go on beside them.
         self.drawing, self.changing = anyio.CapacityLimiter(2), anyio.CapacityLimiter(4)
         self._stack = contextlib.ExitStack()
