@@ -12,6 +12,7 @@ from pathlib import Path
 
 import postgresql
 import pytest
+from stations import start_with_tables
 
 from spadework.server.history import History
 from spadework.server.pictures import Pictures
@@ -40,7 +41,7 @@ def postgresql_server() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database_url(request, tmp_path) -> str:
     """An empty database."""
     if request.param == "sqlite":
@@ -56,6 +57,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def history(database_url, tmp_path, clock) -> Iterator[History]:
+    if database_url.startswith("sqlite"):
+        start_with_tables(tmp_path / "history.sqlite")
     with opened(database_url, tmp_path / "files", clock) as found:
         found.upgrade()
         yield found

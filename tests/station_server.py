@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -12,12 +13,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import httpx
 import numpy as np
+from stations import start_with_tables
 
 import spadework
+from spadework.server.decoding import Decoders
 from spadework.server.settings import Settings, Token
 
 TOKENS = {role: f"token-of-{role}-0123456789abcdef" for role in ("inspect", "decide", "manage")}
@@ -46,6 +50,30 @@ def settings_for(model: Path, folder: Path, *, tokens: bool = False, **changes: 
     return Settings(**{**plain, **changes})
 
 
+@functools.cache
+def _decoders(*limits: Any) -> Decoders:
+    return Decoders(*limits)
+
+
+class LentDecoders:
+    """Decoders with these limits, started once and lent to one station after the other."""
+
+    def __init__(self, *limits: Any) -> None:
+        self._lent = _decoders(*limits)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lent, name)
+
+    def close(self) -> None:
+        """They are needed again."""
+
+
+def quick_start(settings: Settings) -> Any:
+    """Spare a station of this process what takes long when it opens, and is tested elsewhere."""
+    start_with_tables(settings.folder / "history.sqlite")
+    return mock.patch("spadework.server.services.Decoders", LentDecoders)
+
+
 @contextlib.contextmanager
 def client_of(settings: Settings, **named: Any) -> Iterator[Any]:
     """The application and a client of it, in this process; no socket is opened."""
@@ -53,7 +81,7 @@ def client_of(settings: Settings, **named: Any) -> Iterator[Any]:
 
     from spadework.server.app import create_app
 
-    with TestClient(create_app(settings), base_url=HERE, **named) as client:
+    with quick_start(settings), TestClient(create_app(settings), base_url=HERE, **named) as client:
         yield client
 
 
@@ -78,9 +106,10 @@ def running(settings: Settings) -> Iterator[str]:
             ready.set()
 
     thread = threading.Thread(target=run)
-    thread.start()
     try:
-        assert ready.wait(60)
+        with quick_start(settings):
+            thread.start()
+            assert ready.wait(60)
         if failed:
             raise failed[0]
         yield found[0]

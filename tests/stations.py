@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +21,26 @@ from spadework.server.station import Station
 NAME = "part"
 
 
+@functools.cache
+def empty_database() -> bytes:
+    """A new SQLite database with its tables. Making one takes longer than most of what is tested with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        history = History(f"sqlite:///{folder}/history.sqlite", Pictures(folder))
+        history.upgrade()
+        history.close()
+        return (Path(folder) / "history.sqlite").read_bytes()
+
+
+def start_with_tables(database: Path) -> None:
+    """Put an empty database where there is none."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if not database.exists():
+        database.write_bytes(empty_database())
+
+
 @contextmanager
 def history_in(root: Path) -> Iterator[History]:
-    root.mkdir(parents=True, exist_ok=True)
+    start_with_tables(root / "history.sqlite")
     history = History(f"sqlite:///{root / 'history.sqlite'}", Pictures(root / "files"))
     history.upgrade()
     try:

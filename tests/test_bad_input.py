@@ -343,7 +343,7 @@ def test_a_setting_that_breaks_a_rule_is_named(setting, value, temporary):
 
 def test_a_size_that_the_network_cannot_take_says_which_it_can():
     with pytest.raises(InputError, match=r"multiples of 16, not 70 x 70: resize to 64 x 64"):
-        Spade(**{**TINY, "image_size": 70}).fit(normal_pictures(2))
+        Spade(**{**TINY, "image_size": (70, 70)}).fit(normal_pictures(2))
 
 
 def test_settings_may_be_numpy_numbers(tmp_path):

@@ -105,7 +105,8 @@ def test_one_picture_has_the_ridge_for_a_covariance():
 
 def test_the_features_are_not_kept(tmp_path):
     model = PaDiM(**SMALL).fit(PICTURES, path=tmp_path / "m.spade")
-    assert set(model.folder_.header["arrays"]) == {"means", "whitenings", "held_out", "normal_scores", "normal_peaks"}
+    kept = {"means", "whitenings", "held_out", "held_out_sizes", "normal_scores", "normal_peaks"}
+    assert set(model.folder_.header["arrays"]) == kept
     assert not list((tmp_path / "m.spade").glob("features*"))
 
 

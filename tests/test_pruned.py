@@ -176,6 +176,15 @@ def test_threads_change_nothing(threads, always):
     np.testing.assert_array_equal(one.indices, many.indices)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 15, 64, 2352])
+def test_pieces_are_all_queries_once_and_enough_for_all_threads(count, threads):
+    edges = pruned.pieces(count, threads)
+    assert edges[0] == 0 and edges[-1] == count and (np.diff(edges) > 0).all()
+    assert len(edges) - 1 >= min(threads, count // 16)
+    assert threads == 1 or edges[-1] - edges[-2] <= pruned.PIECE  # short at the end: nobody waits long for the last
+
+
 def test_where_nothing_can_be_pruned_the_search_gives_up(monkeypatch):
     monkeypatch.setattr(pruned, "FEW", 0)
     called = []
@@ -265,7 +274,7 @@ def test_codes_never_tell_more_than_the_distance(case):
     others = encode(gallery.reshape(-1), layout, axes)
     true = np.sqrt(((queries[:, None].astype(np.float64) - gallery[None].astype(np.float64)) ** 2).sum(2)) * axes.scale
     rounding = pruned.ROUNDING * axes.scale * (own.largest + others.largest)
-    codes = QueryCodes(own, layout)
+    codes = QueryCodes.made_of(own, layout)
     for depth, edge in enumerate((16, 32, 128, 256)[: layout.depths]):
         kept = [i for i in range(edge) if i == edge - 1 or i not in (15, 31, 127)]  # all axes so far, the last rest
         a, b = own.codes[:, kept].astype(np.int64), others.codes[:, kept].astype(np.int64)
@@ -288,7 +297,7 @@ def test_no_limit_excludes_a_pair_at_its_own_distance(case):
     others = encode(gallery.reshape(-1), layout, axes)
     row = to_row(gallery.reshape(-1), others, layout, axes)
     largest = float(row[:64].view(np.float64)[5])
-    codes = QueryCodes(own, layout)
+    codes = QueryCodes.made_of(own, layout)
     true = ((queries[:, None].astype(np.float64) - gallery[None].astype(np.float64)) ** 2).sum(2)
     rounding = pruned.ROUNDING * axes.scale * (own.largest + others.largest)
     assert (largest > 0) == bool((others.factors == 1).all())

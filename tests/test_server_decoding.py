@@ -278,10 +278,10 @@ def test_a_process_that_ends_before_it_is_ready_is_not_the_pictures_fault(monkey
         decoders = Decoders(1, LIMIT, 512 << 20, 20.0)
         with pytest.raises(Overloaded, match="cannot be decoded now"):
             decoders.decode(good)
-    monkeypatch.setattr(decoding, "START_SECONDS", 60.0)
     with decoders:
         with contextlib.suppress(Overloaded):  # the one that was started in its place
             decoders.decode(good)
+        monkeypatch.setattr(decoding, "START_SECONDS", 60.0)
         assert decoders.decode(good)[0].shape == (48, 64, 3)
 
 

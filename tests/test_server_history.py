@@ -370,6 +370,7 @@ def test_sqlite_is_set_to_lose_nothing(tmp_path):
     assert told == ["wal", 2]
 
 
+@pytest.mark.slow
 def test_postgresql_waits_for_the_disk_whatever_the_server_says(postgresql_server, tmp_path):
     import postgresql
     import psycopg
@@ -425,6 +426,7 @@ def test_a_writer_waits_for_another_and_says_so_when_that_takes_too_long(databas
         assert [found.id for found in done[0]] == [2]
 
 
+@pytest.mark.slow
 def test_the_database_may_be_started_again_in_between(postgresql_server, tmp_path):
     import postgresql
     import psycopg

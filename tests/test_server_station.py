@@ -24,6 +24,7 @@ from spadework.detectors.reading import PASSES
 from spadework.detectors.spade import Spade
 from spadework.errors import InputError, OutputError
 from spadework.images import pixel_hash
+from spadework.kernels import thread_count
 from spadework.server import inspecting
 from spadework.server.decoding import Decoders
 from spadework.server.errors import CannotLearn, Conflict, ModelGone, NotFound, Overloaded, PictureGone, Stopped
@@ -33,7 +34,8 @@ from spadework.server.records import Filter
 from spadework.server.station import Station
 from spadework.storage import ModelFolder
 
-TAKEN = PASSES + 2  # one is searched, some are seen ahead
+SEARCHED = inspecting.SEARCHES if thread_count(None) > 1 else 1  # at once
+TAKEN = PASSES + 1 + SEARCHED  # some are searched, some are seen ahead
 ODD = defective_picture(colour=(250, 240, 30))[0]
 
 
@@ -142,6 +144,63 @@ def test_what_is_ready_together_is_one_transaction_in_order(station, monkeypatch
     assert names == [f"{i}.png" for i in range(9)]
     assert sum(sizes) == 9
     assert all(size <= 8 for size in sizes)
+
+
+def test_rows_stand_in_the_order_in_which_pictures_were_taken(station, monkeypatch):
+    """Also where the search of a later one ends first."""
+    ended, real = [], Detector._predict_one
+
+    def slow_at_first(self, seen, *arguments, **options):
+        found = real(self, seen, *arguments, **options)
+        if seen.name in ("0.png", "5.png"):
+            time.sleep(0.3)
+        ended.append(seen.name)
+        return found
+
+    monkeypatch.setattr(Detector, "_predict_one", slow_at_first)
+    ready = [candidate(station, normal_picture(60 + i), f"{i}.png") for i in range(12)]
+    futures = [station.submit(one) for one in ready]
+    assert [future.result(60).id for future in futures] == list(range(1, 13))
+    assert [station.history.get(number).seen.name for number in range(1, 13)] == [f"{i}.png" for i in range(12)]
+    if SEARCHED > 1:
+        assert ended != [f"{i}.png" for i in range(12)]
+
+
+def test_what_is_searched_beside_another_is_told_the_same(station, saved, monkeypatch):
+    """One alone has all threads, two share them; the answers do not tell."""
+    threads, real = [], Spade._judge
+    monkeypatch.setattr(Spade, "_judge", lambda self, seen: (threads.append(self.threads), real(self, seen))[1])
+    pictures = [ODD, *(normal_picture(60 + i) for i in range(7))]
+    alone = [inspect(station, picture).seen for picture in pictures]
+    assert set(threads) == {None}
+    threads.clear()
+    together = [station.submit(candidate(station, picture)) for picture in pictures]
+    for future, one in zip(together, alone, strict=True):
+        seen = future.result(60).seen
+        assert (seen.score, seen.regions, seen.evidence) == (one.score, one.regions, one.evidence)
+    if SEARCHED > 1:
+        assert thread_count(None) // 2 in threads
+
+
+def test_memory_is_bounded_where_a_search_takes_long(saved, tmp_path, monkeypatch):
+    """What waits for a slow one to be recorded is counted too."""
+    with station_in(tmp_path / "s", saved, queue=100, batch=2) as station:
+        slow, judged, real = threading.Event(), [], Detector._predict_one
+
+        def held(self, seen, *arguments, **options):
+            if seen.name == "slow.png":
+                slow.wait(10)
+            judged.append(seen.name)
+            return real(self, seen, *arguments, **options)
+
+        monkeypatch.setattr(Detector, "_predict_one", held)
+        ready = [candidate(station, normal_picture(60 + i), "slow.png" if i == 0 else "new.png") for i in range(30)]
+        futures = [station.submit(one) for one in ready]
+        time.sleep(0.3)
+        assert len(judged) < TAKEN + 2 * inspecting.AHEAD
+        assert station.waiting >= 30 - TAKEN - 2 * inspecting.AHEAD
+        slow.set()
+        assert [future.result(60).id for future in futures] == list(range(1, 31))
 
 
 def test_the_queue_is_bounded_by_number_and_by_bytes(saved, tmp_path, monkeypatch):

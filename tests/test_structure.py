@@ -22,18 +22,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ORDER = """
 errors
 check files
-images pyramid ranking calibration
+images canvas pyramid ranking calibration
 backbones storage retrieval entries kernels metrics scores
-search_index coreset kmeans mixture alignment
+search_index tiling coreset kmeans mixture alignment
 gallery datasets
 correspondence
-prediction
+prediction bill
 detectors
-evaluation
+evaluation rehearsal
 published fingerprint results
 runs
 workers
-benchmark comparison
+benchmark comparison probe
+estimates
 report
 batch demo reproduce
 client

@@ -478,14 +478,7 @@ def _picture(picture: str | os.PathLike[str] | bytes | Array) -> tuple[bytes, st
 
 
 def encode_png(pixels: Array) -> bytes:
-    """Return an array as a PNG file.
-
-    Args:
-        pixels: uint8 (H, W), (H, W, 3) or (H, W, 4).
-
-    Raises:
-        PictureError: another shape or type.
-    """
+    """Return an array, uint8 (H, W), (H, W, 3) or (H, W, 4), as a PNG file; PictureError for another shape or type."""
     colours = {2: 0, (3, 3): 2, (3, 4): 6}
     shape = tuple(pixels.shape)
     colour = colours.get(2) if len(shape) == 2 else colours.get((len(shape), shape[-1] if shape else 0))

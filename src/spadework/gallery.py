@@ -1,11 +1,13 @@
 """The memory of normal images: append, retrieve, read, forget nothing.
 
 In: pyramids with a name and the picture they came from. Out: the nearest images of a global vector, and descriptors of chosen images.
+Of a large view (tiling.py) each of its `T` tiles has a row of its own: then row `r` of what is searched is tile `r % T` of image `r // T`.
 Kept in a model folder (storage.py), `N` images:
     pyramids          (N, length) float32 or float16: each image's level maps, flat, finest first, channels last
     pyramid_checks    (N,) uint32: CRC-32 of each row of `pyramids`, checked when the row is first read
     globals           (N, D) float32: global vectors
     thumbnails        (bytes,) uint8: JPEG pictures one after another
+    tile_vectors      (N * T, C) float32: the mean of each tile's coarsest level; with tiles, where `pyramids` and the like have N * T rows too
     codes, ...        prepared for the search: see search_index.py
     entries           (bytes,) uint8: one JSON line an image: name, size [H, W], thumbnail [start, end, CRC-32], sha256 of shape and pixels
 Everything is mapped while it is used and let go, so memory does not grow with the number of inspections, and with N only by the few
@@ -33,6 +35,7 @@ from spadework.pyramid import Geometry, Pyramid, descriptors
 from spadework.retrieval import Retrieval
 from spadework.search_index import LEARN_FROM, SearchIndex
 from spadework.storage import ModelFolder
+from spadework.tiling import Tiling
 
 STORAGE_TYPES = {"float32": "<f4", "float16": "<f2"}
 FLOAT16_MAX = 65504.0
@@ -47,7 +50,12 @@ class Gallery:
         stored = folder.header["gallery"]
         self.geometry = Geometry(tuple((h, w, c) for h, w, c in stored["shapes"]))
         self.thumbnail_side = int(stored["thumbnail_side"])
+        self.tiling = Tiling.from_json(stored["tiles"]) if "tiles" in stored else None
+        self.tiles = 1 if self.tiling is None else len(self.tiling)
         self._retrieval = Retrieval(partial(folder.read, "globals"), pick=partial(folder.pick, "globals"))
+        self._tile_retrieval = Retrieval(
+            partial(folder.read, "tile_vectors"), pick=partial(folder.pick, "tile_vectors")
+        )
         self._load()
 
     @classmethod
@@ -59,10 +67,16 @@ class Gallery:
         storage: str = "float32",
         thumbnail_side: int = 320,
         codes: str | None = "bilinear",
+        tiling: Tiling | None = None,
     ) -> Gallery:
         """Lay out an empty gallery for pyramids shaped like `first`, with a search index for this upsampling, or with none."""
-        shapes = [list(level.shape) for level in first.levels]
+        tiled = tiling is not None and len(tiling) > 1
+        levels = tiling.cut(first.levels)[0].levels if tiling is not None else first.levels
+        shapes = [list(level.shape) for level in levels]
         folder.header["gallery"] = {"shapes": shapes, "thumbnail_side": thumbnail_side}
+        if tiling is not None and tiled:
+            folder.header["gallery"]["tiles"] = tiling.to_json()
+            folder.add_array("tile_vectors", "<f4", (shapes[-1][2],))
         geometry = Geometry(tuple((h, w, c) for h, w, c in shapes))
         folder.add_array("pyramids", STORAGE_TYPES[storage], (geometry.length,), checked=False)
         folder.add_array("pyramid_checks", "<u4", ())
@@ -82,7 +96,11 @@ class Gallery:
         if codes is not None:
             self.index(codes["upsampling"])  # its axes are read now: another process may replace them later
         self._retrieval.resize(self.folder.rows("globals"))
-        counts = {self.folder.rows("pyramids"), self._retrieval.rows, len(self._checks), len(self.entries)}
+        if self.tiling is not None:
+            self._tile_retrieval.resize(self.folder.rows("tile_vectors"))
+        whole, parts = {self._retrieval.rows, len(self.entries)}, {self.folder.rows("pyramids"), len(self._checks)}
+        parts |= set() if self.tiling is None else {self._tile_retrieval.rows}
+        counts = whole | {rows / self.tiles for rows in parts}
         if len(counts) != 1:
             raise ModelError(
                 f"{self.folder.path}: its arrays count different numbers of images {sorted(counts)}. Fit again."
@@ -105,14 +123,17 @@ class Gallery:
             image: the picture, uint8 (H, W, 3) RGB; a thumbnail of it is kept.
             sha256: its `pixel_hash`, where it is known already.
         """
-        entry_type = self.folder.header["arrays"]["pyramids"]["dtype"]
-        record = self._as_stored(self.geometry.pack(pyramid.levels), np.dtype(entry_type), name)
+        tiles = [pyramid] if self.tiling is None else self.tiling.cut(pyramid.levels)
+        records = [self._as_stored(self.geometry.pack(tile.levels), name) for tile in tiles]
         thumbnail = _encode(shrink(image, self.thumbnail_side))
         start = self.folder.rows("thumbnails")
         kept = (start, start + len(thumbnail), zlib.crc32(thumbnail.tobytes()))
         line = _line(name, image.shape[:2], kept, sha256 or pixel_hash(image))
-        self.folder.append("pyramids", record[None])
-        self.folder.append("pyramid_checks", np.array([zlib.crc32(record.data)], np.uint32))
+        for tile, record in zip(tiles, records, strict=True):
+            self.folder.append("pyramids", record[None])
+            self.folder.append("pyramid_checks", np.array([zlib.crc32(record.data)], np.uint32))
+            if self.tiling is not None:
+                self.folder.append("tile_vectors", tile.global_vector[None])
         self.folder.append("globals", pyramid.global_vector[None])
         self.folder.append("thumbnails", thumbnail)
         self.folder.append("entries", np.frombuffer(line, np.uint8))
@@ -163,14 +184,16 @@ class Gallery:
         gone, old, folder = set(images), self.entries, self.folder
         stays = [image not in gone for image in range(len(self))]
         runs = _merged((image, image + 1) for image, kept in enumerate(stays) if kept)
-        for name in ("pyramids", "pyramid_checks", "globals"):
+        folder.keep("globals", runs)
+        runs = [(start * self.tiles, stop * self.tiles) for start, stop in runs]
+        for name in ("pyramids", "pyramid_checks", *(() if self.tiling is None else ("tile_vectors",))):
             folder.keep(name, runs)
         codes = folder.header["gallery"].get("codes")
         if codes is not None:
             coded = folder.rows("codes")
             for name in ("codes", "code_checks"):
                 folder.keep(name, [(start, min(stop, coded)) for start, stop in runs if start < coded])
-            codes["learnt_at"] = min(codes["learnt_at"], sum(stays))
+            codes["learnt_at"] = min(codes["learnt_at"], sum(stays) * self.tiles)
         folder.keep("thumbnails", _merged(entry.thumbnail[:2] for entry, kept in zip(old, stays, strict=True) if kept))
         lines, place = bytearray(), 0
         for entry, kept in zip(old, stays, strict=True):
@@ -198,7 +221,8 @@ class Gallery:
             self._indices[upsampling] = SearchIndex(self.folder, self.geometry, upsampling=upsampling)
         return self._indices[upsampling]
 
-    def _as_stored(self, record: np.ndarray, dtype: np.dtype[np.generic], name: str) -> np.ndarray:
+    def _as_stored(self, record: np.ndarray, name: str) -> np.ndarray:
+        dtype = np.dtype(self.folder.header["arrays"]["pyramids"]["dtype"])
         if dtype.itemsize == 2 and float(np.abs(record).max()) > FLOAT16_MAX:
             raise ModelError(
                 f"{name}: its features exceed float16's range ({FLOAT16_MAX:g}). Fit with storage='float32'."
@@ -210,14 +234,14 @@ class Gallery:
         self._load()
 
     def nearest_images(
-        self, global_vector: np.ndarray, k: int, *, exclude: int | None = None
+        self, global_vector: np.ndarray, k: int, *, exclude: int | slice | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` images whose global vectors lie nearest, all if there are fewer.
 
         Args:
             global_vector: float32 (D,).
             k: how many, at least 1.
-            exclude: an image to leave out, for leave-one-out scores.
+            exclude: an image to leave out, for leave-one-out scores, or images from start to stop.
 
         Returns:
             Indices int64 (k,) and squared Euclidean distances float64 (k,), nearest first, ties to the lower index.
@@ -226,8 +250,43 @@ class Gallery:
         """
         return self._retrieval.nearest(global_vector, k, exclude=exclude)
 
+    def nearest_tiles(
+        self, vector: np.ndarray, k: int, *, exclude: int | slice | None = None, place: int | None = None
+    ) -> np.ndarray:
+        """Return the rows, int64 (k,), of the `k` tiles of any image whose vectors lie nearest, nearest first; all if there are fewer.
+
+        Args:
+            vector: the mean of a tile's coarsest level, float32 (C,).
+            k: how many, at least 1.
+            exclude: an image whose tiles are left out, or images from start to stop.
+            place: which tile of each image to choose among; None for all of them.
+        """
+        if isinstance(exclude, int):
+            exclude = slice(exclude, exclude + 1)
+        if place is not None:
+            images = np.delete(np.arange(len(self)), exclude or slice(0, 0))
+            vectors = self.folder.read("tile_vectors")[place :: self.tiles][images].astype(np.float64)
+            return images[np.argsort(((vectors - vector) ** 2).sum(axis=1), kind="stable")[:k]] * self.tiles + place
+        gone = None if exclude is None else slice(exclude.start * self.tiles, exclude.stop * self.tiles)
+        return self._tile_retrieval.nearest(vector, k, exclude=gone)[0]
+
+    def image_of(self, row: int) -> int:
+        """Return which image a row of what is searched belongs to."""
+        return row // self.tiles
+
+    def pyramid(self, image: int) -> Pyramid:
+        """Return one image's pyramid as stored, or without levels where it is kept in tiles: see `tile_pyramids`."""
+        levels = self.levels(image) if self.tiling is None else ()
+        return Pyramid(levels, np.asarray(self.folder.read("globals", image, image + 1)[0]))
+
+    def tile_pyramids(self, image: int) -> list[Pyramid]:
+        """Return what is stored of each tile of an image."""
+        first = image * self.tiles
+        vectors = self.folder.read("tile_vectors", first, first + self.tiles)
+        return [Pyramid(self.levels(first + tile), np.asarray(vectors[tile])) for tile in range(self.tiles)]
+
     def coded(self, images: Sequence[int], *, upsampling: str) -> tuple[list[Coded], Layout, Axes]:
-        """Return images ready for `kernels.pruned.search`, their layout and axes.
+        """Return images, or tiles by their rows, ready for `kernels.pruned.search`, their layout and axes.
 
         Raises:
             ModelError: a row is damaged.
@@ -237,7 +296,7 @@ class Gallery:
         return coded, index.layout, coded[0].axes
 
     def levels(self, image: int) -> tuple[np.ndarray, ...]:
-        """Return one image's level maps as stored, mapped; checked against damage at the first reading.
+        """Return one image's or tile's level maps as stored, mapped; checked against damage at the first reading.
 
         Raises:
             ModelError: the row is damaged.
@@ -245,7 +304,7 @@ class Gallery:
         return self.geometry.unpack(self.record(image))
 
     def record(self, image: int) -> np.ndarray:
-        """Return one image's level maps as one flat row, as stored, mapped; checked against damage at the first reading.
+        """Return one image's or tile's level maps as one flat row, as stored, mapped; checked against damage at the first reading.
 
         Raises:
             ModelError: the row is damaged.
@@ -257,7 +316,8 @@ class Gallery:
     def _check(self, image: int, record: Any) -> None:
         if not self._checked[image]:
             if zlib.crc32(record) != self._checks[image]:
-                where = f"{self.folder.path}: the features of image {image} ({self.entries[image].name})"
+                own = self.image_of(image)
+                where = f"{self.folder.path}: the features of image {own} ({self.entries[own].name})"
                 raise ModelError(f"{where} are damaged (checksum differs). Restore the model or fit again.")
             self._checked[image] = True
 
@@ -280,8 +340,9 @@ class Gallery:
     def verify(self) -> None:
         """Read everything and check every checksum. Raises ModelError at the first damage."""
         self._checked[:] = False
+        for row in range(len(self) * self.tiles):
+            self.levels(row)
         for image in range(len(self)):
-            self.levels(image)
             self.thumbnail(image)
         codes = self.folder.header["gallery"].get("codes")
         if codes is not None:

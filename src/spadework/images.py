@@ -31,6 +31,7 @@ MAX_PIXELS = (
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # never those that Pillow hands to other programs, such as EPS
 SIZE_RULE = f"pictures may have up to {MAX_PIXELS // 10**6} million pixels. Cut it into parts or scale it down"
 ORIENTATION = 0x0112  # EXIF tag
+TURNED = frozenset({5, 6, 7, 8})  # its values that swap rows and columns
 
 Picture = str | os.PathLike[str] | np.ndarray
 
@@ -143,7 +144,7 @@ def _read_16_bits(path: Path, orientation: int) -> np.ndarray:
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     """Turn (H, W, C) as an EXIF orientation asks for: 5 to 8 swap rows and columns, then rows and columns may be reversed."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in TURNED:
         image = image.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
@@ -294,6 +295,24 @@ def load(picture: Picture, *, name: str = "image") -> np.ndarray:
     return as_rgb(picture, name=name) if isinstance(picture, np.ndarray) else read_image(picture)
 
 
+def picture_size(picture: Picture) -> tuple[int, int] | None:
+    """Return (height, width) of a picture as it is meant to be seen, from its file's header alone; None where that cannot be read."""
+    if isinstance(picture, np.ndarray):
+        return (picture.shape[0], picture.shape[1]) if picture.ndim in (2, 3) and picture.size else None
+    try:
+        if not Path(picture).is_file():  # a pipe would keep us waiting
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whatever is wrong is said when the picture is read
+            with Image.open(picture, formats=FORMATS) as opened:
+                width, height = opened.size
+                # Pillow turns a TIFF's size by itself.
+                turned = opened.format != "TIFF" and opened.getexif().get(ORIENTATION, 1) in TURNED
+                return (width, height) if turned else (height, width)
+    except Exception:  # as in `read_image`, which tells it
+        return None
+
+
 def pixel_hash(image: np.ndarray) -> str:
     """SHA-256 of a picture's shape and pixels, hexadecimal: equal for equal pictures, whatever file they came from."""
     content = hashlib.sha256(repr(image.shape).encode())
@@ -303,14 +322,20 @@ def pixel_hash(image: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """What the network sees of a picture: the whole, resized to `resize`, then cut to its centre `crop`.
+    """What the network sees of a picture: the whole, resized to `resize`, then cut to its centre `crop`, or padded.
 
     resize: (height, width) in pixels, or one int in a 1-tuple for "the shorter side, aspect kept" as the paper's protocol has it.
     crop: (height, width), or None for all of it.
+    pad: `resize` is a canvas: the picture, its aspect kept, is made as large as fits.
+    step: of a canvas. 1: the picture's edges are repeated around it, in pixels. Else sides and places of pictures within the canvas are multiples of
+        it, so that a network whose coarsest stride it is can see the picture alone: its edge then looks like any other picture's edge,
+        and what it gives is padded.
     """
 
     resize: tuple[int, ...]
     crop: tuple[int, int] | None = None
+    pad: bool = False
+    step: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -318,7 +343,14 @@ class View:
         return self.crop if self.crop is not None else (self.resize[0], self.resize[-1])
 
     def resized(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return the size of a picture of `shape` after resizing, before the crop."""
+        """Return the size of a picture of `shape` after resizing, before the crop or without the padding."""
+        if self.pad:
+            scale = min(self.resize[0] / shape[0], self.resize[-1] / shape[1])
+            height, width = (
+                max(1, min(round(own * scale / self.step), most // self.step)) * self.step
+                for own, most in zip(shape, self.size, strict=False)
+            )
+            return height, width
         if len(self.resize) == 2:
             return self.resize[0], self.resize[1]
         height, width = shape[:2]
@@ -328,14 +360,31 @@ class View:
         return max(side, int(side * height / width)), side
 
     def box(self, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
-        """Return the part of a picture of `shape` that is seen: (y0, x0, y1, x1) in its own pixels."""
+        """Return the part of a picture of `shape` that is seen: (y0, x0, y1, x1) in its own pixels; padding lies outside the picture."""
         height, width = self.resized(shape)
         top, left = self._corner(height, width)
         sy, sx = shape[0] / height, shape[1] / width
         return top * sy, left * sx, (top + self.size[0]) * sy, (left + self.size[1]) * sx
 
+    def part(self, shape: tuple[int, ...]) -> tuple[slice, slice]:
+        """Return where the view shows a picture of `shape`: rows and columns; all of them without padding."""
+        if not self.pad:
+            return slice(0, self.size[0]), slice(0, self.size[1])
+        return self.place(self.resized(shape))
+
+    def place(self, seen: tuple[int, ...]) -> tuple[slice, slice]:
+        """Return where a picture of size `seen` lies on the canvas: rows and columns."""
+        top, left = self._corner(seen[0], seen[1])
+        return slice(-top, seen[0] - top), slice(-left, seen[1] - left)
+
+    def cells(self, shape: tuple[int, ...], grid: tuple[int, int]) -> tuple[slice, slice]:
+        """Return the rows and columns of a grid over the view whose centres show a picture of `shape`; at least one of each."""
+        return cells(self.part(shape), self.size, grid)
+
     def see(self, image: np.ndarray) -> np.ndarray:
-        """Return what the network sees: uint8 (h, w, 3). Area averaging when shrinking (no aliasing), bilinear when growing.
+        """Return what the network sees: uint8 (h, w, 3), smaller than the canvas for a picture that its edges are not repeated around.
+
+        Area averaging when shrinking (no aliasing), bilinear when growing.
 
         Raises:
             ImageError: the picture is so long that, its aspect kept, it would exceed MAX_PIXELS.
@@ -346,17 +395,18 @@ class View:
             raise ImageError(
                 f"a picture of {came} is too long to keep its aspect: leave out crop, or cut it into parts."
             )
-        return self._cut(_resize(image, height, width))
+        found = _resize(image, height, width)
+        return self._padded(found) if self.pad and self.step == 1 else self._cut(found)
 
     def see_mask(self, mask: np.ndarray) -> np.ndarray:
-        """Return a (H, W) mask through the same view, by nearest neighbour: bool (h, w)."""
+        """Return a (H, W) mask through the same view, without padding, by nearest neighbour: bool (h, w)."""
         height, width = self.resized(mask.shape)
         return self._cut(cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)) > 0
 
     def back(self, seen: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Bring a float32 (h, w) map of the view to the picture's own (H, W); NaN where nothing was inspected."""
+        """Bring a float32 (h, w) map of the view, without padding, to the picture's own (H, W); NaN where nothing was inspected."""
         height, width = self.resized(shape)
-        if seen.shape == (height, width):
+        if self.pad or seen.shape == (height, width):
             whole = seen
         else:
             whole = np.full((height, width), np.nan, np.float32)
@@ -367,11 +417,32 @@ class View:
         return np.asarray(cv2.resize(whole, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
     def _corner(self, height: int, width: int) -> tuple[int, int]:
-        return round((height - self.size[0]) / 2), round((width - self.size[1]) / 2)
+        step = 2 * self.step
+        return round((height - self.size[0]) / step) * self.step, round((width - self.size[1]) / step) * self.step
+
+    def _padded(self, image: np.ndarray) -> np.ndarray:
+        rows, columns = self.part(image.shape)
+        below, right = self.size[0] - rows.stop, self.size[1] - columns.stop
+        return np.asarray(cv2.copyMakeBorder(image, rows.start, below, columns.start, right, cv2.BORDER_REPLICATE))
 
     def _cut(self, image: np.ndarray) -> np.ndarray:
+        if self.pad:
+            return image
         top, left = self._corner(*image.shape[:2])
         return np.ascontiguousarray(image[top : top + self.size[0], left : left + self.size[1]])
+
+
+def cells(part: tuple[slice, slice], size: tuple[int, int], grid: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of a grid over `size` pixels whose centres lie in a part of these; at least one of each."""
+    rows, columns = (_centred(own, side, count) for own, side, count in zip(part, size, grid, strict=True))
+    return rows, columns
+
+
+def _centred(part: slice, side: int, count: int) -> slice:
+    """Which of `count` cells over `side` pixels have their centres in a part of these; the middle one if none has."""
+    first, last = (round(end * count / side) for end in (part.start, part.stop))
+    first = min(first, count - 1)
+    return slice(first, max(first + 1, last))
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -38,7 +38,7 @@ class Prediction:
     map_threshold: what regions lie above. regions: highest first.
     path: where the picture came from; None for an array. size: (H, W).
     nearest_images: (name, squared distance) of the nearest normal images, nearest first.
-    view_map: float32 (h, w), the map at the size of the network's view; None if the detector gives none.
+    view_map: float32 (h, w), the map at the size at which the network sees the picture, without padding; None if the detector gives none.
     image: uint8 (H, W, 3), the picture as it was read; None unless `predict_each` was told to keep it.
     """
 

@@ -60,7 +60,7 @@ def rank(normal: Floats, anomalous: Floats) -> Ranking:
     best, threshold = -1.0, 0.0
     for start in range(0, anomalous.size, BLOCK):
         block = anomalous[start : start + BLOCK]
-        below, up_to = _ranks(normal, block)
+        below, up_to = ranks_among(normal, block)
         wins += int(below.sum()) + int(up_to.sum())
         found = anomalous.size - _first_of_equals(anomalous, start, block)  # true positives at this score
         called = found + (normal.size - below)
@@ -91,7 +91,7 @@ def overlap(normal: Floats, anomalous: Floats, region: Owners, sizes: Integers, 
         block = anomalous[start : start + BLOCK]
         order = np.argsort(block)  # sorted needles make the search several times faster
         block, owner = block[order], region[start : start + BLOCK][order]
-        area = _area(*_ranks(normal, block), normal.size, limit)
+        area = pixel_area(*ranks_among(normal, block), normal.size, limit)
         covered += np.bincount(owner, area, minlength=sizes.size)
         below = np.concatenate(([0.0], np.cumsum(weights[owner])))
         above += below[-1] - below[np.searchsorted(block, at, side="right")]
@@ -99,7 +99,7 @@ def overlap(normal: Floats, anomalous: Floats, region: Owners, sizes: Integers, 
     return float(np.mean(covered / sizes)), _curve(normal, at, above, reached, limit)
 
 
-def _area(below: Integers, up_to: Integers, n: int, limit: float) -> Doubles:
+def pixel_area(below: Integers, up_to: Integers, n: int, limit: float) -> Doubles:
     """Share of the area 0..limit that one pixel covers, from its ranks among the `n` sorted normal scores.
 
     Its overlap is 0 up to F(>t), rises evenly (the line between two thresholds) to 1 at F(>=t), and stays there.
@@ -113,7 +113,7 @@ def _area(below: Integers, up_to: Integers, n: int, limit: float) -> Doubles:
     return area
 
 
-def _ranks(normal: Floats, values: Floats) -> tuple[Integers, Integers]:
+def ranks_among(normal: Floats, values: Floats) -> tuple[Integers, Integers]:
     """How many of the sorted `normal` lie below each of the sorted `values`, and how many do not lie above it."""
     below = np.searchsorted(normal, values, side="left")
     tied = normal.take(below, mode="clip") == values

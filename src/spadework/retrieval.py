@@ -131,18 +131,20 @@ class Retrieval:
         """Return one row, (D,), mapped as long as it is held."""
         return np.asarray(self._read(index, index + 1)[0])
 
-    def nearest(self, vector: np.ndarray, k: int, *, exclude: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, vector: np.ndarray, k: int, *, exclude: int | slice | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` nearest rows, all if there are fewer.
 
         Args:
             vector: (D,), finite.
             k: how many, at least 1.
-            exclude: a row to leave out.
+            exclude: a row, or rows from start to stop, to leave out.
 
         Returns:
             Rows int64 (k,) and squared Euclidean distances float64 (k,), nearest first, ties to the lower row.
         """
-        k = min(k, self.rows - (exclude is not None))
+        k = min(k, self.rows - (exclude.stop - exclude.start if isinstance(exclude, slice) else exclude is not None))
         if k <= 0:
             return np.empty(0, np.int64), np.empty(0, np.float64)
         sketch = self._sketch_for(k, len(vector))
@@ -166,7 +168,7 @@ class Retrieval:
         return sketch
 
     def _by_bounds(
-        self, bounds: np.ndarray, unit: float, vector: np.ndarray, k: int, exclude: int | None
+        self, bounds: np.ndarray, unit: float, vector: np.ndarray, k: int, exclude: int | slice | None
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Compare rows in ascending order of their bounds; None where too many would have to be compared."""
         if exclude is not None:
@@ -184,7 +186,7 @@ class Retrieval:
             )
         return rows, distances
 
-    def _by_all(self, vector: np.ndarray, k: int, exclude: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def _by_all(self, vector: np.ndarray, k: int, exclude: int | slice | None) -> tuple[np.ndarray, np.ndarray]:
         distances = np.empty(self.rows, np.float64)
         room = _room(self.rows, len(vector))
         for start, stop in _blocks(0, self.rows, len(vector)):
@@ -282,7 +284,7 @@ def _reach(distances: np.ndarray, unit: float) -> np.float32:
     return np.float32(np.nextafter(np.float32(root), np.float32(np.inf)))
 
 
-def _without(exclude: int, rows: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _without(exclude: int | slice, rows: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.delete(rows, exclude), np.delete(distances, exclude)
 
 

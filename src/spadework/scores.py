@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from spadework.images import View
+from spadework.images import View, cells
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,32 @@ class Region:
     score: float
 
 
-def smooth_map(distances: np.ndarray, size: tuple[int, int], *, sigma: float) -> np.ndarray:
-    """Bring distances (H, W) to `size` (h, w), bilinear, and blur them: float32 (h, w).
+def smooth_map(
+    distances: np.ndarray, size: tuple[int, int], *, sigma: float, part: tuple[slice, slice] | None = None
+) -> np.ndarray:
+    """Bring distances (H, W) to `size` (h, w), bilinear, and blur them: float32 (h, w), or as large as `part`.
 
     Args:
         distances: (H, W), squared distances.
         size: of the network's view.
         sigma: of the Gaussian, in pixels of the view; 0 for none. Cut at 4 sigma, reflected at the border, as in SciPy's filter.
+        part: rows and columns of the view that show the picture, where the rest is padding, which has no influence. None for all.
     """
+    if part is not None:
+        distances = _edges_repeated(distances, cells(part, size, distances.shape))
     grown = cv2.resize(distances.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    if part is not None:
+        grown = np.ascontiguousarray(grown[part])
     if sigma > 0:
         side = 2 * int(4.0 * sigma + 0.5) + 1
         grown = cv2.GaussianBlur(grown, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
     return np.asarray(np.maximum(grown, 0.0), np.float32)
+
+
+def _edges_repeated(distances: np.ndarray, shown: tuple[slice, slice]) -> np.ndarray:
+    """Distances (H, W) with those outside a part replaced by the nearest within."""
+    around = [(own.start, side - own.stop) for own, side in zip(shown, distances.shape, strict=True)]
+    return np.pad(distances[shown], around, mode="edge")
 
 
 def to_picture(seen: np.ndarray, view: View, shape: tuple[int, ...]) -> np.ndarray:

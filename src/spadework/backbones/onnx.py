@@ -18,6 +18,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from spadework import check
+from spadework.backbones.pieces import measure_reach
 from spadework.errors import BackboneError, InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -122,6 +124,20 @@ class Backbone:
             for level, values in zip(levels, maps, strict=True):
                 level[row] = self._fitting(values, level.shape[1:])
         return levels, vectors
+
+    @cached_property
+    def reach(self) -> int | None:
+        """How many pixels beyond its own cell a feature may depend on; None without bound, or where the size is fixed. Measured when first asked for."""
+        return measure_reach(self)
+
+    def levels_of(self, image: NDArray[np.uint8]) -> list[Float32]:
+        """Return the levels `(C_l, H_l, W_l)` of one picture `(H, W, 3)`, without its global vector."""
+        self._check_images(image[None])
+        shapes = [
+            (c, image.shape[0] // s, image.shape[1] // s) for c, s in zip(self.channels, self.strides, strict=True)
+        ]
+        maps = self._outputs(image, self._layout.levels, None)
+        return [self._fitting(values, shape) for values, shape in zip(maps, shapes, strict=True)]
 
     def _run(self, image: NDArray[np.uint8]) -> tuple[list[Float32], Float32]:
         """Levels `(C_l, H_l, W_l)` and the global vector `(D,)` of one picture `(H, W, 3)`."""

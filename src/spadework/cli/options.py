@@ -42,9 +42,20 @@ Weights = Annotated[
     ),
 ]
 ImageSize = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        metavar="PIXELS", help="What pictures are resized to before inspection.  [default: 256]", show_default=False
+        metavar="PIXELS",
+        help='How large pictures are seen: the side of a square of the same area, HEIGHTxWIDTH, or "auto".  [default: 256]',
+        show_default=False,
+    ),
+]
+SearchRadius = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="For parts that lie alike in all pictures: compare each place only with what lies within so many pixels of it; "
+        "`spadework info MODEL --alignment` tells whether they do.  [default: everywhere]",
+        show_default=False,
     ),
 ]
 FalseAlarms = Annotated[
@@ -115,6 +126,12 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only say what it will take: time, memory, disk, and what to change if that is too much."
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]
 JsonFile = Annotated[
     str | None,
@@ -150,4 +167,14 @@ Strict = Annotated[
 def chosen_settings(pairs: list[str], **given: Any) -> dict[str, Any]:
     """Return a detector's settings from `--set` and the options that stand for single settings."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in without_none(given).items()}
+    if "image_size" in plain:
+        plain["image_size"] = _image_size(plain["image_size"])
     return {**settings_from(pairs), **plain}
+
+
+def _image_size(text: str) -> int | tuple[int, int] | str:
+    """What `--image-size` says: 320, 480x640, or a word, which the method accepts or refuses."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        return text
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))

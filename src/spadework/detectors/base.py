@@ -11,7 +11,6 @@ import inspect
 import json
 import os
 import shutil
-import tempfile
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -24,9 +23,12 @@ import numpy as np
 from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
+from spadework.canvas import canvas_entries, canvas_of
 from spadework.detectors.configuration import Settings
-from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, work_ahead
-from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
+from spadework.detectors.costs import READING, Costs
+from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
+from spadework.errors import BackboneError, ImageError, InputError, ModelError, SpadeworkError
+from spadework.files import temporary_folder
 from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
@@ -35,10 +37,9 @@ from spadework.search_index import ARRAYS as SEARCH_INDEX
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
 
 
-class Detector(Settings, ABC):
+class Detector(Settings, Costs, ABC):
     """Base of all detectors."""
 
-    name: ClassVar[str]
     needs: ClassVar[str]  # "pyramid" or "pixels"
     summary: ClassVar[str]
     source: ClassVar[str]
@@ -75,6 +76,10 @@ class Detector(Settings, ABC):
     def _check_settings(self) -> None:
         """Raise InputError for a setting that breaks a rule; called by `fit`."""
 
+    def _choose_canvas(self, pictures: Sequence[Picture]) -> View | None:
+        """(height, width) that all pictures are fitted into, from the normal ones' sizes; None for a view that follows from settings."""
+        return None
+
     def _pyramid(self, view: np.ndarray) -> Pyramid:
         raise InputError(f"{self.name} works on pixels and has no pyramid.")
 
@@ -95,19 +100,22 @@ class Detector(Settings, ABC):
         path: str | os.PathLike[str] | None = None,
         bad_files: str = "raise",
         progress: Progress | None = None,
+        tune: bool = False,
+        tune_minutes: float = 10.0,
     ) -> Self:
         """Learn what normal looks like, and set the threshold from the same pictures.
 
         Args:
-            images: normal pictures: a folder, paths, or arrays (see `spadework.images`); folders and lists may be mixed.
-                A picture that comes twice counts once (`repeated_` names the copies): scored against its own copy it would
-                look perfectly normal, and the threshold would sink to nothing.
+            images: normal pictures: a folder, paths, or arrays (see `spadework.images`); folders and lists may be mixed. A picture that comes
+                twice counts once (`repeated_` names the copies): scored against its own copy it would look perfectly normal.
             path: write the model here as it grows (it appears when complete); None keeps it in a temporary folder until `save`.
             bad_files: "raise" at the first picture that cannot be read, or "skip" it; `failures_` lists those skipped.
             progress: called with (what, done, total).
+            tune: first find the settings that suit these pictures, by planted defects; they become this detector's own. See docs/tuning.md.
+            tune_minutes: the most that may take.
 
         Raises:
-            InputError: no pictures, a setting that breaks a rule, or a picture that cannot be used.
+            InputError: no pictures, a setting that breaks a rule, or a picture that cannot be used; or `tune` of a method that cannot.
             OutputError: the model cannot be written; what was there before is unchanged.
         """
         check.one_of(bad_files, "bad_files", {"raise", "skip"})
@@ -116,10 +124,12 @@ class Detector(Settings, ABC):
             check_target(Path(path))
         started = time.perf_counter()
         pictures = gather_normal(images)
+        suited, told = self._tune(pictures, tune_minutes, progress) if tune else ({}, {})
         draft = self._draft(path)
-        before = self._forget()
+        before = self._forget() | {name: getattr(self, name) for name in suited}
         try:
-            folder = ModelFolder.create(draft, self._header(), lasting=path is not None)
+            vars(self).update(suited)
+            folder = ModelFolder.create(draft, self._header() | told, lasting=path is not None)
             self._fit_into(folder, pictures, bad_files, progress)
             if path is not None:
                 folder = publish(folder, Path(path))
@@ -137,8 +147,12 @@ class Detector(Settings, ABC):
     ) -> None:
         self.failures_: tuple[Failure, ...] = ()
         self.repeated_: tuple[str, ...] = ()
+        self.progress_ = progress  # `_learn` tells of itself, too
         self._open_backbone()
-        self._learn(self._see_normal(pictures, folder, bad_files, progress, "reading normal images"), folder)
+        self.canvas_, self.canvas_of_ = self._choose_canvas(pictures), folder.header["settings"].get("image_size")
+        folder.header.update(canvas_entries(self.canvas_))
+        self._learn(self._see_normal(pictures, folder, bad_files, progress, READING), folder)
+        del self.progress_
         folder.header["backbone"] = self._backbone_identity()
         folder.commit()
         self._open(folder)
@@ -150,15 +164,7 @@ class Detector(Settings, ABC):
         return {name: vars(self).pop(name) for name in list(vars(self)) if name.endswith("_")}
 
     def _draft(self, path: str | os.PathLike[str] | None) -> Path:
-        if path is None:
-            try:
-                return Path(tempfile.mkdtemp(prefix="spadework-")) / "model.spade"
-            except OSError as error:
-                why = f"no temporary folder can be made: {error.strerror or error}"
-                raise OutputError(
-                    f"{why}. Set TMPDIR to a folder that can be written, or give a path to fit."
-                ) from error
-        return draft_path(Path(path))
+        return temporary_folder() / "model.spade" if path is None else draft_path(Path(path))
 
     def _header(self) -> dict[str, Any]:
         from spadework import __version__
@@ -168,6 +174,7 @@ class Detector(Settings, ABC):
     def _adopt(self, folder: ModelFolder, *, temporary: bool) -> None:
         """Make `folder` the fitted state."""
         self.folder_ = folder
+        self.canvas_, self.canvas_of_ = canvas_of(folder.header), folder.header["settings"].get("image_size")
         if not temporary:
             folder.hold()  # others may write to it
         self._open(folder)
@@ -207,7 +214,7 @@ class Detector(Settings, ABC):
         """Decode a few ahead, run the network ahead of whatever is done with its output; in order."""
         decoded = read_ahead(pictures, self._view(), names)
         alone = self.needs == "pyramid" and self.backbone_.threads == 1  # who allows one thread means it
-        yield from work_ahead(decoded, lambda item: self._see_one(*item), threads=1 if alone else PASSES)
+        yield from see_ahead(decoded, self._see_one, threads=1 if alone else PASSES)
 
     def _see_one(self, name: str, picture: Picture, decoded: Decoded) -> Seen | Failure:
         try:
@@ -267,7 +274,7 @@ class Detector(Settings, ABC):
 
     def _predict_one(self, seen: Seen, path: str | None, started: float, *, image: np.ndarray | None) -> Prediction:
         judged = self._judge(seen)
-        score, small = self._scores(judged)
+        score, small = self._scores(judged, seen.image.shape)
         score_map = None if small is None else to_picture(small, self._view(), seen.image.shape)
         threshold, map_threshold = self.threshold_.value, self.map_threshold_.value
         return Prediction(
@@ -287,13 +294,15 @@ class Detector(Settings, ABC):
             image=image,
         )
 
-    def _scores(self, judged: Judgement) -> tuple[float, np.ndarray | None]:
-        """Return the image score and the smoothed map of the view."""
+    def _scores(self, judged: Judgement, shape: Sequence[int] | None = None) -> tuple[float, np.ndarray | None]:
+        """Return the image score and the smoothed map of the view, without what pads a picture of `shape`; None for one that fills it."""
         if judged.distances is None:
             if judged.image_score is None:
                 raise ModelError(f"{self.name} gave neither a map nor a score.")
             return judged.image_score, None
-        small = smooth_map(judged.distances, self._view().size, sigma=self.smoothing)
+        view = self._view()
+        part = view.part(tuple(shape)) if shape is not None and view.pad else None
+        small = smooth_map(judged.distances, view.size, sigma=self.smoothing, part=part)
         return (float(small.max()) if judged.image_score is None else judged.image_score), small
 
     @property
@@ -407,8 +416,7 @@ class Detector(Settings, ABC):
 
         Raises:
             InputError: `backbone` or `weights` for a method that uses no network.
-            ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when the network
-                is first needed: looking at a model needs none.
+            ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when it is first needed.
         """
         folder = ModelFolder.open(check.path(path, "path"))
         if folder.header.get("detector") != cls.name:
@@ -448,6 +456,7 @@ class Detector(Settings, ABC):
         settings = {key: value for key, value in self.settings().items() if key not in elsewhere}
         backbone = header["backbone"]["hash"] if header["backbone"] else None
         content = [header["detector"], settings, backbone, header["calibration"], arrays]
+        content += [header[key] for key in ("canvas", "canvas_step") if key in header]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     # ---- the network -------------------------------------------------------------------------------------------------------

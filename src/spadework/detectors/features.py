@@ -9,10 +9,12 @@ from typing import ClassVar
 import numpy as np
 
 from spadework import check
+from spadework.backbones.pieces import WHOLE, levels_in_pieces
+from spadework.canvas import LEAST, choose_canvas, is_auto
 from spadework.detectors.base import Detector
 from spadework.errors import InputError
-from spadework.images import View
-from spadework.pyramid import UPSAMPLINGS, Pyramid, build
+from spadework.images import Picture, View
+from spadework.pyramid import UPSAMPLINGS, Pyramid, build, padded
 
 
 def check_smoothing(smoothing: float, view: View) -> None:
@@ -28,7 +30,9 @@ class NetworkDetector(Detector):
 
     needs: ClassVar[str] = "pyramid"
 
-    image_size: int | Sequence[int]
+    keeps_aspect: ClassVar[bool] = True  # pictures are fitted into a canvas, not stretched to it
+
+    image_size: int | Sequence[int] | str
     crop: int | Sequence[int] | None
 
     def _check_network(self) -> None:
@@ -36,13 +40,31 @@ class NetworkDetector(Detector):
         check.path(self.backbone, "backbone")
         if self.weights is not None:
             check.path(self.weights, "weights")
+        if self.crop is not None and is_auto(self.image_size):
+            raise InputError('image_size "auto" shows the whole picture: with crop, give a number.')
+        if isinstance(self.image_size, str) and not is_auto(self.image_size):
+            raise InputError(f'image_size must be a number, (height, width) or "auto", not {self.image_size!r}.')
         view = self._view()
         if self.crop is not None and (view.resize[0] < max(view.size) or len(view.resize) != 1):
             raise InputError(
                 f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
             )
 
+    def _choose_canvas(self, pictures: Sequence[Picture]) -> View | None:
+        if self.crop is not None or not self.keeps_aspect:
+            return None
+        fixed, multiple = self.backbone_.fixed_size, self.backbone_.multiple
+        if fixed is not None:  # it sees padded pictures; another size than the network's is refused when it runs
+            return View(fixed if is_auto(self.image_size) else check.size(self.image_size, "image_size"), pad=True)
+        return View(choose_canvas(pictures, self.image_size, multiple=multiple), pad=True, step=multiple)
+
     def _view(self) -> View:
+        if self.crop is None and self.keeps_aspect:
+            canvas: View | None = getattr(self, "canvas_", None)
+            if canvas is not None and self.canvas_of_ == self.settings()["image_size"]:  # else changed since `fit`
+                return canvas
+            if is_auto(self.image_size):
+                return View((LEAST, LEAST), pad=True)  # until `fit` has seen the pictures' sizes
         size = check.size(self.image_size, "image_size")
         if self.crop is None:
             return View(size)
@@ -67,15 +89,28 @@ class PyramidDetector(NetworkDetector):
         check.one_of(self.upsampling, "upsampling", UPSAMPLINGS)
         self._check_network()
         self._wanted_levels()
-        check_smoothing(self.smoothing, self._view())
+        if is_auto(self.image_size):
+            check.not_negative(self.smoothing, "smoothing")  # how large pictures are is not known yet
+        else:
+            check_smoothing(self.smoothing, self._view())
 
     def _pyramid(self, view: np.ndarray) -> Pyramid:
-        maps, vectors = self.backbone_(view[None])
+        maps, vector = self._features(view)
         strides = list(self.backbone_.strides)
         chosen = self._levels(len(maps))
         kept = [strides[index] for index in chosen]
         grid = next((place for place, stride in enumerate(kept) if stride >= self.grid_stride), len(kept) - 1)
-        return build([maps[index][0] for index in chosen], vectors[0], grid_level=grid, pooling=self.pooling)
+        found = build([maps[index] for index in chosen], vector, grid_level=grid, pooling=self.pooling)
+        canvas = self._view()
+        return found if view.shape[:2] == canvas.size else padded(found, canvas.place(view.shape), canvas.size)
+
+    def _features(self, view: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Level maps (C_l, H_l, W_l) and a global vector. A large view runs in pieces; the mean of its deepest level then stands for the whole."""
+        if view.shape[0] * view.shape[1] > WHOLE and self.backbone_.reach is not None:
+            maps = levels_in_pieces(self.backbone_, view, self.backbone_.reach)
+            return maps, maps[-1].mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+        levels, vectors = self.backbone_(view[None])
+        return [level[0] for level in levels], vectors[0]
 
     def _levels(self, available: int) -> list[int]:
         chosen = self._wanted_levels()

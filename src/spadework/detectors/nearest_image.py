@@ -43,7 +43,8 @@ class NearestImage(NetworkDetector):
     Args:
         backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
         weights: a local weights file for "timm:" and "torchvision:".
-        image_size: what pictures are resized to: one side or (height, width), multiples of the network's coarsest stride (16).
+        image_size: how large pictures are seen: the side of a square of the same area, "auto" for what their own size asks for, or
+            (height, width), multiples of the network's coarsest stride (16). Aspect is kept; see docs/resolution.md.
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side.
         image_k: nearest images whose mean squared distance is the score.
         max_false_alarms: the share of normal pictures that may be called anomalous.
@@ -71,7 +72,7 @@ class NearestImage(NetworkDetector):
         backbone: str = "embedded",
         *,
         weights: str | os.PathLike[str] | None = None,
-        image_size: int | Sequence[int] = 256,
+        image_size: int | Sequence[int] | str = 256,
         crop: int | Sequence[int] | None = None,
         image_k: int = 5,
         max_false_alarms: float = 0.01,

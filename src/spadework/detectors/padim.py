@@ -30,6 +30,7 @@ import numpy as np
 
 from spadework import check
 from spadework.calibration import choose_images
+from spadework.detectors.costs import LEARNING, Growth
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.held_out import HeldOut
 from spadework.detectors.reading import Seen
@@ -40,6 +41,8 @@ from spadework.retrieval import SMALL
 from spadework.storage import ModelFolder
 
 FOLDS = 5
+FOLDING = "scoring by folds"
+FEW = 500  # channels, for the bill, where all are used
 RIDGE = 0.01  # added to each variance
 LEAF = 16  # channels up to which LAPACK inverts a factor
 BLOCK = 1 << 22  # numbers of covariances made at once: 34 MB in float64
@@ -51,7 +54,8 @@ class PaDiM(HeldOut, PyramidDetector):
     Args:
         backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
         weights: a local weights file for "timm:" and "torchvision:".
-        image_size: what pictures are resized to: one side or (height, width), multiples of the network's coarsest stride (16).
+        image_size: how large pictures are seen: the side of a square of the same area, "auto" for what their own size asks for, or
+            (height, width), multiples of the network's coarsest stride (16). Aspect is kept; see docs/resolution.md.
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side.
         levels: which levels to use, counted from 1 at the finest; None for all.
         grid_stride: stride of the grid of places, in pixels of the view; the paper has 4.
@@ -81,7 +85,7 @@ class PaDiM(HeldOut, PyramidDetector):
         backbone: str = "embedded",
         *,
         weights: str | os.PathLike[str] | None = None,
-        image_size: int | Sequence[int] = 256,
+        image_size: int | Sequence[int] | str = 256,
         crop: int | Sequence[int] | None = None,
         levels: Sequence[int] | None = None,
         grid_stride: int = 8,
@@ -130,11 +134,26 @@ class PaDiM(HeldOut, PyramidDetector):
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
 
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        channels = self.channels or FEW
+        sets = {LEARNING: Growth(1, count + channels), FOLDING: Growth(FOLDS, count + channels)}
+        return super()._stages(count) | sets
+
+    def _probe(self) -> dict[str, Any]:
+        return {"calibration_images": min(int(self.calibration_images), 2 * FOLDS)}  # some of each fold
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """All features, mapped, and three copies of a block of them in twice the precision."""
+        features, places = sizes.get("features", 0.0), max(1.0, sizes.get("means", 0.0) / 4 / (self.channels or FEW))
+        return features * (1 + 5 * min(1.0, BLOCK / (self.channels or FEW) ** 2 / places))
+
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
         """Gather the features in a file of the model, make the Gaussians, score those held out, and let the file go."""
-        channels, grid = np.arange(0), (0, 0)
+        channels, grid, sizes = np.arange(0), (0, 0), []
         for seen in normal:
             assert seen.pyramid is not None  # needs == "pyramid"
             found = descriptors(seen.pyramid.levels, upsampling=self.upsampling)  # (P, C)
@@ -143,15 +162,19 @@ class PaDiM(HeldOut, PyramidDetector):
                 folder.header |= {"grid": list(grid), "channels": channels.tolist()}
                 folder.add_array("features", "<f4", (len(found), len(channels)), checked=False)
             folder.append("features", found[None, :, channels])
+            sizes.append(seen.image.shape[:2])
         if not len(channels):
             return
         features = folder.read("features")  # (N, P, d)
         folder.add_array("means", "<f4", (len(channels),))
         folder.add_array("whitenings", "<f4", (len(channels), len(channels)))
+        self._tell(LEARNING, 0, 1)
         for _, means, whitenings in gaussians(features, np.arange(len(features))):
             folder.append("means", means)
             folder.append("whitenings", whitenings)
-        self._hold(folder, self._held_out(features).reshape(-1, *grid), grid)
+        self._tell(LEARNING, 1, 1)
+        distances, drawn = self._held_out(features)
+        self._hold(folder, distances.reshape(-1, *grid), grid, len(drawn), sizes=np.array(sizes, np.int64)[drawn])
         del features, folder.header["arrays"]["features"]  # the next commit clears the file away
 
     def _draw(self, available: int) -> np.ndarray:
@@ -164,8 +187,8 @@ class PaDiM(HeldOut, PyramidDetector):
             )
         return np.sort(np.random.default_rng(self.seed).choice(available, wanted, replace=False))
 
-    def _held_out(self, features: np.ndarray) -> np.ndarray:
-        """Distances (n, P) of a seeded draw of images, each by Gaussians of the other folds' images."""
+    def _held_out(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances (n, P) of a seeded draw of images, each by Gaussians of the other folds' images, and which these are, (n,)."""
         count = len(features)
         drawn = choose_images(count, int(self.calibration_images), self.seed) if count > 1 else np.arange(0)
         fold_of = np.random.default_rng(self.seed).permutation(count) % FOLDS
@@ -175,7 +198,8 @@ class PaDiM(HeldOut, PyramidDetector):
             for places, means, whitenings in gaussians(features, np.flatnonzero(fold_of != fold)):
                 for row in own:
                     distances[row, places] = mahalanobis(features[drawn[row], places], means, whitenings)
-        return distances
+            self._tell(FOLDING, int(fold) + 1, FOLDS)
+        return distances, drawn
 
     def _open(self, folder: ModelFolder) -> None:
         super()._open(folder)

@@ -22,7 +22,8 @@ Source: Roth, Pemula, Zepeda, Schoelkopf, Brox and Gehler 2022, Towards Total Re
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +31,7 @@ import numpy as np
 from spadework import check
 from spadework.calibration import choose_images
 from spadework.coreset import greedy
+from spadework.detectors.costs import HOLDING, LEARNING, Growth
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.reading import Progress, Seen
 from spadework.errors import InputError
@@ -40,6 +42,11 @@ from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"patch", "map"})
 FOLDS = 5
+FOLDING = "choosing patches by folds"
+CHOOSING = (
+    2.1,
+    2.1,
+)  # power of the pictures that a choice takes time by: from 25 to 100 of them 2.3, from 25 to 50 1.8 (see coreset.py)
 
 
 class PatchCore(PyramidDetector):
@@ -48,7 +55,8 @@ class PatchCore(PyramidDetector):
     Args:
         backbone: "embedded", a path to an ONNX file, "timm:NAME" or "torchvision:NAME"; see `spadework backbones`.
         weights: a local weights file for "timm:" and "torchvision:".
-        image_size: what pictures are resized to: one side or (height, width), multiples of the network's coarsest stride (16).
+        image_size: how large pictures are seen: the side of a square of the same area, "auto" for what their own size asks for, or
+            (height, width), multiples of the network's coarsest stride (16). Aspect is kept; see docs/resolution.md.
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side.
         levels: which levels to use, counted from 1 at the finest; None for all.
         grid_stride: stride of the grid of patches, in pixels of the view.
@@ -81,7 +89,7 @@ class PatchCore(PyramidDetector):
         backbone: str = "embedded",
         *,
         weights: str | os.PathLike[str] | None = None,
-        image_size: int | Sequence[int] = 256,
+        image_size: int | Sequence[int] | str = 256,
         crop: int | Sequence[int] | None = None,
         levels: Sequence[int] | None = (2, 3),
         grid_stride: int = 8,
@@ -142,11 +150,29 @@ class PatchCore(PyramidDetector):
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
 
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        folds = min(FOLDS, count) if self.calibration_images else 0
+        held = replace(self._inspecting(count), steps=self._calibrating(count))
+        banks = {LEARNING: Growth(1, count, CHOOSING), FOLDING: Growth(folds, count, CHOOSING)}
+        return super()._stages(count) | banks | {HOLDING: held}
+
+    def _inspecting(self, count: int) -> Growth:
+        return Growth(1, count, (0.0, 1.0))
+
+    def _probe(self) -> dict[str, Any]:
+        return {"calibration_images": min(int(self.calibration_images), 2 * FOLDS)}  # some of each fold
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """All patches, mapped; those of the other folds, copied; the bank and what is prepared of it."""
+        return sizes.get("patches", 0.0) * (2 - 1 / FOLDS) + 2 * sizes.get("bank", 0.0)
+
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
         """Gather all patches in a file of the model, choose among them, score those held out, and let the file go."""
-        grid = None
+        grid, sizes = None, []
         for seen in normal:
             assert seen.pyramid is not None  # needs == "pyramid"
             patches = descriptors(seen.pyramid.levels, upsampling=self.upsampling)  # (H*W, C)
@@ -154,17 +180,21 @@ class PatchCore(PyramidDetector):
                 grid = list(seen.pyramid.grid)
                 folder.add_array("patches", "<f4", patches.shape, checked=False)
             folder.append("patches", patches[None])
+            sizes.append(seen.image.shape[:2])
         if grid is None:
             return
         folder.header["grid"] = grid
         patches = folder.read("patches").view(np.ndarray)  # (N, H*W, C)
         rows = patches.reshape(-1, patches.shape[2])
+        self._tell(LEARNING, 0, 1)
         bank, radius = self._choose(rows)
+        self._tell(LEARNING, 1, 1)
         folder.header["coreset"] = {"patches": len(rows), "radius": radius}
         folder.replace("bank", bank)
-        distances, scores = self._held_out(patches)
+        distances, scores, held = self._held_out(patches, np.array(sizes, np.int64), (grid[0], grid[1]))
         folder.replace("held_out_distances", distances)
         folder.replace("held_out_scores", scores)
+        folder.replace("held_out_sizes", held)
         del folder.header["arrays"]["patches"]  # the next commit clears the file away
 
     def _choose(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
@@ -174,25 +204,33 @@ class PatchCore(PyramidDetector):
         chosen = greedy(rows, max(1, round(self.coreset * len(rows))))
         return rows[chosen.indices], chosen.radius
 
-    def _held_out(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Squared distances (n, H*W) and image scores (n,) of a seeded draw of images, each against a bank of other folds' patches."""
+    def _held_out(
+        self, patches: np.ndarray, sizes: np.ndarray, grid: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Squared distances (n, H*W), image scores (n,) and picture sizes (n, 2) of a seeded draw of images, each against a bank of
+        other folds' patches."""
         count = len(patches)
         drawn = choose_images(count, int(self.calibration_images), self.seed) if count > 1 else np.arange(0)
         fold_of = np.random.default_rng(self.seed).permutation(count) % FOLDS
-        distances, scores = np.empty((len(drawn), patches.shape[1])), np.empty(len(drawn))
-        for fold in np.unique(fold_of[drawn]):
+        distances, scores = np.empty((len(drawn), patches.shape[1])), np.full(len(drawn), np.nan)
+        for done, fold in enumerate(np.unique(fold_of[drawn]), 1):
             others = patches[fold_of != fold].reshape(-1, patches.shape[2])
             bank = self._ready(self._choose(others)[0])
+            self._tell(FOLDING, done, FOLDS)
             for place in np.flatnonzero(fold_of[drawn] == fold):
                 own = patches[drawn[place]]
                 found = self._nearest(own, bank, kappa=1)
                 distances[place] = found.distances[:, 0]
-                scores[place] = self._score(own, distances[place], found.indices[:, 0], bank.rows)
-        return distances, scores
+                shown = self._shown(sizes[drawn[place]], grid)
+                scores[place] = self._score(own, distances[place], found.indices[:, 0], bank.rows, shown)
+                self._tell(HOLDING, int(np.isfinite(scores).sum()), len(drawn))
+        return distances, scores, sizes[drawn]
 
     def _open(self, folder: ModelFolder) -> None:
         self.grid_ = tuple(folder.header["grid"])
         self.held_out_ = (np.array(folder.read("held_out_distances")), np.array(folder.read("held_out_scores")))
+        sized = "held_out_sizes" in folder.header["arrays"]  # not in a model from before there was a canvas
+        self.held_out_sizes_ = np.array(folder.read("held_out_sizes")) if sized else None
         if self._prunes():
             pruned.warm_up()  # now, not in the first request
         self.bank_ = self._ready(np.array(folder.read("bank")))
@@ -206,8 +244,9 @@ class PatchCore(PyramidDetector):
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Image scores and map peaks of the images that were held out, fold by fold, when the bank was made."""
         peaks, scores = [], []
-        for distances, score in zip(*self.held_out_, strict=True):
-            image_score, small = self._scores(self._judgement(distances, float(score)))
+        for place, (distances, score) in enumerate(zip(*self.held_out_, strict=True)):
+            size = None if self.held_out_sizes_ is None else self.held_out_sizes_[place].tolist()
+            image_score, small = self._scores(self._judgement(distances, float(score)), size)
             assert small is not None  # PatchCore always has a map
             peaks.append(float(small.max()))
             scores.append(image_score)
@@ -222,7 +261,8 @@ class PatchCore(PyramidDetector):
         patches = descriptors(seen.pyramid.levels, upsampling=self.upsampling)
         found = self._nearest(patches, self.bank_, kappa=1)
         distances = found.distances[:, 0]
-        return self._judgement(distances, self._score(patches, distances, found.indices[:, 0], self.bank_.rows))
+        shown = self._shown(seen.image.shape, self.grid_)
+        return self._judgement(distances, self._score(patches, distances, found.indices[:, 0], self.bank_.rows, shown))
 
     def _judgement(self, distances: np.ndarray, score: float) -> Judgement:
         return Judgement(distances.reshape(self.grid_), score if self.image_score == "patch" else None)
@@ -232,9 +272,20 @@ class PatchCore(PyramidDetector):
             return pruned.nearest_of(bank, patches, kappa=kappa, threads=self.threads)
         return get_kernel(self.kernel)(patches, bank.rows, kappa=kappa, threads=self.threads)
 
-    def _score(self, patches: np.ndarray, distances: np.ndarray, matches: np.ndarray, bank: np.ndarray) -> float:
-        """The largest squared distance of a patch to its match in the bank, weighed if so set."""
-        worst = int(distances.argmax())
+    def _shown(self, shape: Sequence[int], grid: tuple[int, int]) -> np.ndarray:
+        """Which places of the grid show a picture of `shape` and not padding, ascending."""
+        return np.arange(grid[0] * grid[1]).reshape(grid)[self._view().cells(tuple(shape), grid)].reshape(-1)
+
+    def _score(
+        self,
+        patches: np.ndarray,
+        distances: np.ndarray,
+        matches: np.ndarray,
+        bank: np.ndarray,
+        shown: np.ndarray | None = None,
+    ) -> float:
+        """The largest squared distance of a patch, one of those `shown`, to its match in the bank, weighed if so set."""
+        worst = int(distances.argmax() if shown is None else shown[distances[shown].argmax()])
         weight = self._weight(patches[worst], bank, int(matches[worst])) if self.reweighting else 1.0
         return weight * float(distances[worst])
 

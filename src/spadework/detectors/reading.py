@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -18,13 +18,14 @@ from typing import TypeVar
 import numpy as np
 
 from spadework.errors import ImageError, InputError
-from spadework.images import Picture, View, gather, load, pixel_hash
+from spadework.images import Picture, View, gather, load, picture_size, pixel_hash
 from spadework.pyramid import Pyramid
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 READ_AHEAD = 3  # pictures decoded while the network runs
+PIXELS_AHEAD = 64_000_000  # of all pictures that are decoded at once, where one is not larger by itself: 192 MB
 # Forward passes under way at once. One alone leaves cores idle wherever the runtime's threads wait for each other, and loses
 # time to whatever runs beside it: on two cores 7.0 ms a picture against 6.2 ms with two (embedded network, same bytes).
 PASSES = 2
@@ -83,6 +84,19 @@ def picture_name(picture: Picture, index: int) -> str:
     return f"array {index}" if isinstance(picture, np.ndarray) else os.fspath(picture)
 
 
+@lru_cache(maxsize=64)
+def _file_pixels(path: str) -> int:
+    height, width = picture_size(path) or (0, 0)
+    return height * width
+
+
+def pixels_of(picture: Picture) -> int:
+    """Return how many pixels a picture has, from its file's header; 0 where that cannot be read."""
+    if isinstance(picture, np.ndarray):
+        return picture.shape[0] * picture.shape[1] if picture.ndim > 1 else 0
+    return _file_pixels(os.fspath(picture))
+
+
 Decoded = Future[tuple[np.ndarray, np.ndarray]]  # a picture as it was read, and as the network sees it
 
 
@@ -103,6 +117,8 @@ def read_ahead(
         try:
             for index, picture in enumerate(pictures):
                 name = picture_name(picture, index) if names is None else names[index]
+                while waiting and pixels_of(picture) + sum(pixels_of(each[1]) for each in waiting) > PIXELS_AHEAD:
+                    yield waiting.popleft()
                 waiting.append((name, picture, pool.submit(decode, picture, name)))
                 if len(waiting) > READ_AHEAD:
                     yield waiting.popleft()
@@ -113,20 +129,48 @@ def read_ahead(
             raise
 
 
-def work_ahead(items: Iterable[Item], work: Callable[[Item], Result], *, threads: int) -> Iterator[Result]:
-    """Yield `work` of each item, in order; while the caller is busy with one, the next are under way in so many threads."""
+def work_ahead(
+    items: Iterable[Item],
+    work: Callable[[Item], Result],
+    *,
+    threads: int,
+    weight: Callable[[Item], int] = lambda _: 0,
+    most: int = 0,
+) -> Iterator[Result]:
+    """Yield `work` of each item, in order; while the caller is busy with one, the next are under way in so many threads.
+
+    Args:
+        items: what to work on.
+        work: done in a thread.
+        threads: how many.
+        weight: of an item; those under way at once weigh no more than `most` together, but for the last of them.
+        most: see there.
+    """
     with ThreadPoolExecutor(threads, thread_name_prefix="spadework-network") as pool:
-        running: deque[Future[Result]] = deque()
+        running: deque[tuple[Future[Result], int]] = deque()
         try:
             for item in items:
-                running.append(pool.submit(work, item))
-                if len(running) > threads:
-                    yield running.popleft().result()
+                running.append((pool.submit(work, item), weight(item)))
+                while len(running) > threads or (running and sum(own for _, own in running) > most):
+                    yield running.popleft()[0].result()
             while running:
-                yield running.popleft().result()
+                yield running.popleft()[0].result()
         except BaseException:  # the caller left early, or one failed: what nobody waits for is not begun
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def see_ahead(
+    decoded: Iterable[tuple[str, Picture, Decoded]], see: Callable[[str, Picture, Decoded], Result], *, threads: int
+) -> Iterator[Result]:
+    """`work_ahead` of pictures from `read_ahead`, so few at once that their pixels stay within PIXELS_AHEAD."""
+    return work_ahead(
+        decoded,
+        lambda item: see(*item),
+        threads=threads,
+        weight=lambda item: pixels_of(item[1]),
+        most=PIXELS_AHEAD,
+    )
 
 
 def in_background(items: Iterable[Item]) -> Generator[Item, None, None]:

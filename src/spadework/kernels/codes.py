@@ -317,21 +317,43 @@ def _descriptors_at(record: np.ndarray, layout: Layout, positions: np.ndarray) -
     return np.ascontiguousarray(descriptors(levels, upsampling=layout.upsampling)[positions])
 
 
+@dataclass(frozen=True)
 class QueryCodes:
     """An image's own codes, as the scan reads them.
 
-    codes: int16 (Q, 272): near; near without its rest, mid; far; deep. squares, errors: float64 (Q, depths). factors, largest: see Encoded.
+    codes: int16 (Q, 272): near; near without its rest, mid; far; deep. squares, errors: float64 (Q, depths). factors: float64 (Q,),
+    largest: see Encoded.
     """
 
-    def __init__(self, encoded: Encoded, layout: Layout) -> None:
-        codes = encoded.codes
-        self.codes = np.zeros((len(codes), 272), np.int16)
-        self.codes[:, :16] = codes[:, :16]
-        self.codes[:, 16:31] = codes[:, :15]
-        self.codes[:, 32 : 32 + layout.width - 16] = codes[:, 16:]
-        self.squares = _squares(codes, layout.depths)
-        self.errors = np.ascontiguousarray(encoded.errors)
-        self.factors, self.largest = encoded.factors, encoded.largest
+    codes: np.ndarray
+    squares: np.ndarray
+    errors: np.ndarray
+    factors: np.ndarray
+    largest: float
+
+    @classmethod
+    def made_of(cls, encoded: Encoded, layout: Layout) -> QueryCodes:
+        """Lay codes out for the scan."""
+        codes = np.zeros((len(encoded.codes), 272), np.int16)
+        codes[:, :16] = encoded.codes[:, :16]
+        codes[:, 16:31] = encoded.codes[:, :15]
+        codes[:, 32 : 32 + layout.width - 16] = encoded.codes[:, 16:]
+        squares, errors = _squares(encoded.codes, layout.depths), np.ascontiguousarray(encoded.errors)
+        return cls(codes, squares, errors, encoded.factors, encoded.largest)
+
+    def of(self, queries: np.ndarray) -> QueryCodes:
+        """Those of some queries: side by side, for they are read once for each image."""
+        codes, squares, errors, factors = (
+            part[queries] for part in (self.codes, self.squares, self.errors, self.factors)
+        )
+        return QueryCodes(codes, squares, errors, factors, self.largest)
+
+    @cached_property
+    def towards(self) -> np.ndarray:
+        """What is read for every group, of an even number of queries: their near codes, and room for two numbers. int16 (Q or Q + 1, 18)."""
+        out = np.zeros((len(self.codes) + len(self.codes) % 2, 18), np.int16)
+        out[: len(self.codes), :16] = self.codes[:, :16]
+        return out
 
 
 def _squares(codes: np.ndarray, depths: int) -> np.ndarray:

@@ -13,7 +13,7 @@ holds f E_q. Where a gallery descriptor lies outside the ball, f = 1 is taken: t
 before, for that is a projection onto a convex set.
 
 The order of work makes d small early: every fourth position in both directions first, then every second, then all; each starts from
-what its neighbours found, moved along. One gallery image after the other is scanned by blocks of queries, in strips, one a thread.
+what its neighbours found, moved along. One gallery image after the other is scanned by blocks of queries, in pieces dealt to threads.
 
 Where nothing can be pruned (noise without structure) the scan's count of its own work says so early, and `blocked` takes over.
 Measured shares and times: docs/performance.md.
@@ -22,9 +22,9 @@ Measured shares and times: docs/performance.md.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from sys import byteorder
 
@@ -40,6 +40,7 @@ MATCHES = 4  # of a neighbour's kappa matches, those tried as a start
 BLOCKED_A_NANOSECOND = 60
 SHARES = (1.0, 0.35, 0.35)
 LEAST = 2_000_000  # nanoseconds that a scan may take in any case
+PIECE = 16  # queries: no shorter pieces are dealt to threads, but the last one
 FEW = 256  # queries or gallery rows below which a flat search is not worth preparing for
 NOT_FOR = 128  # neighbours: keeping them sorted one by one would cost more than a product
 NONE = np.iinfo(np.int64).max
@@ -63,6 +64,16 @@ class Coded:
     record: np.ndarray
     row: np.ndarray
     axes: Axes
+    _centres: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False, compare=False)
+
+    def centres(self, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+        """Those of its groups (centres.py), made when they are first asked for."""
+        from spadework.kernels.centres import centres_of
+
+        if not self._centres:
+            near, halves = (self.row.ctypes.data + int(layout.offsets[part]) for part in (0, 1))
+            self._centres.append(centres_of(near, halves, layout.groups))
+        return self._centres[0]
 
 
 @dataclass
@@ -151,7 +162,7 @@ def search(
     count = min(thread_count(threads), own.positions)
     with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
         began = time.perf_counter()
-        codes = QueryCodes(encode(record, own, axes, pool=pool, threads=count), own)
+        codes = QueryCodes.made_of(encode(record, own, axes, pool=pool, threads=count), own)
         descriptors = describe(record, own, pool=pool, threads=count)
         counts = counts or Counts()
         counts.coding_seconds += time.perf_counter() - began
@@ -178,11 +189,10 @@ class _Search:
         self.threads, self.pool = threads, pool
         self.distances = np.full((len(descriptors), kappa), np.inf)
         self.indices = np.full((len(descriptors), kappa), NONE)
-        addresses = [(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images]
-        self.addresses = np.array(addresses, np.int64)
-        numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
-        self.bounds = np.ascontiguousarray(numbers[:, :6])
-        self.bounds[:, 4] = ROUNDING * axes.scale * (codes.largest + numbers[:, 4])
+        self.centres = [image.centres(layout) for image in images]
+        places = [(codes.ctypes.data, own.ctypes.data) for codes, own in self.centres]
+        self.addresses = np.hstack([addresses_of(images), np.array(places, np.int64)])
+        self.bounds = bounds_of(images, codes, axes)
         self.counts = np.zeros((threads, 7), np.int64)
 
     def run(self, counts: Counts) -> Nearest | None:
@@ -211,7 +221,7 @@ class _Search:
         """First matches: what the neighbours of the round before found, moved along; in the first round the nearest by near codes."""
         if step == 0:
             rows = np.full((len(queries), min(self.distances.shape[1], self.layout.positions)), -1, np.int64)
-            self._spread(len(queries), lambda a, b, t: self._guess(queries, a, b, rows))
+            self._deal(len(queries), lambda edges, taken, _: self._guess(queries, edges, taken, rows))
             own, found = np.repeat(queries, rows.shape[1]), rows.reshape(-1)
             own, found = own[found >= 0], found[found >= 0]
         else:
@@ -240,12 +250,12 @@ class _Search:
         own, row = np.divmod(keys, span)
         return own, row
 
-    def _guess(self, queries: np.ndarray, first: int, last: int, rows: np.ndarray) -> None:
+    def _guess(self, queries: np.ndarray, edges: np.ndarray, taken: int, rows: np.ndarray) -> None:
         from spadework.kernels import scanning
 
         layout = self.layout
         scanning.guess(
-            queries, first, last, self.codes.codes, self.addresses, layout.offsets, layout.order, layout.groups, rows
+            queries, edges, taken, self.codes.codes, self.addresses, layout.offsets, layout.order, layout.groups, rows
         )
 
     def _try(self, queries: np.ndarray, rows: np.ndarray, first: int, last: int, thread: int) -> None:
@@ -276,14 +286,15 @@ class _Search:
         """Compare with all images; False when the work exceeded the budget."""
         from spadework.kernels import scanning
 
-        layout, codes = self.layout, self.codes
+        layout, codes = self.layout, self.codes.of(queries)
 
-        def work(first: int, last: int, thread: int) -> None:
+        def work(edges: np.ndarray, taken: int, thread: int) -> None:
             scanning.scan(
                 queries,
-                first,
-                last,
+                edges,
+                taken,
                 codes.codes,
+                codes.towards,
                 codes.squares,
                 codes.errors,
                 codes.factors,
@@ -304,13 +315,41 @@ class _Search:
                 self.counts[thread],
             )
 
-        self._spread(len(queries), work)
+        self._deal(len(queries), work)
         return bool((self.counts[:, 0] <= budget).all())
 
-    def _spread(self, count: int, work: object) -> None:
-        """Do `work(first, last, thread)` in strips, one a thread."""
-        edges = [count * t // self.threads for t in range(self.threads + 1)]
-        list(self.pool.map(work, edges[:-1], edges[1:], range(self.threads)))  # type: ignore[arg-type]
+    def _deal(self, count: int, work: Callable[[np.ndarray, int, int], None]) -> None:
+        """Do `work(edges, taken, thread)` in all threads; `taken`, the address of a counter, tells which piece is the next to take."""
+        edges, taken = pieces(count, self.threads), np.zeros(1, np.int64)
+        list(self.pool.map(lambda thread: work(edges, taken.ctypes.data, thread), range(self.threads)))
+
+
+def pieces(count: int, threads: int) -> np.ndarray:
+    """Where the pieces begin that `count` queries are dealt in, and the last one's end: int64.
+
+    Each is the share of what is left that all threads could take twice: long ones first, for they read an image's codes less often, and
+    short ones at the end, so that all threads finish together, whatever their places cost and whatever else the cores do.
+    """
+    edges = [0]
+    while (left := count - edges[-1]) > 0:
+        share = -(-left // (2 * threads)) if threads > 1 else left
+        edges.append(min(count, edges[-1] + -(-share // PIECE) * PIECE))
+    return np.array(edges, np.int64)
+
+
+def addresses_of(images: Sequence[Coded]) -> np.ndarray:
+    """Where each image's row of codes and its record lie, and the record's length: int64 (n, 3)."""
+    return np.array(
+        [(image.row.ctypes.data, image.record.ctypes.data, len(image.record)) for image in images], np.int64
+    )
+
+
+def bounds_of(images: Sequence[Coded], codes: QueryCodes, axes: Axes) -> np.ndarray:
+    """What bounds rest on of each image, float64 (n, 6): see `scanning.scan`."""
+    numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
+    bounds = np.ascontiguousarray(numbers[:, :6])
+    bounds[:, 4] = ROUNDING * axes.scale * (codes.largest + numbers[:, 4])
+    return bounds
 
 
 def rounds(grid: tuple[int, int]) -> Iterator[tuple[np.ndarray, int]]:

@@ -17,13 +17,13 @@ from spadework.kernels.looks import (
     look_far,
     look_mid,
     look_near,
-    prepare_block,
     reach_of,
+    set_limits,
     split,
     to_lanes,
     value_of,
 )
-from spadework.kernels.vectors import BLOCK_BYTES, PAIRS, near_values, pointer
+from spadework.kernels.vectors import BLOCK_BYTES, QUERY_PAIRS, near_values, pointer, take
 
 QUERIES = 64  # scanned together: a group's codes are read once for them
 STRIP = 256  # groups scanned together
@@ -145,11 +145,13 @@ def try_pairs(
         start = end
 
 
-@compiled("void(int64[::1], int64, int64, int16[:, ::1], int64[:, ::1], int64[::1], int32[::1], int64, int64[:, ::1])")
+@compiled(
+    "void(int64[::1], int64[::1], int64, int16[:, ::1], int64[:, ::1], int64[::1], int32[::1], int64, int64[:, ::1])"
+)
 def guess(
     queries: np.ndarray,
-    first: int,
-    last: int,
+    edges: np.ndarray,
+    taken: int,
     codes: np.ndarray,
     images: np.ndarray,
     offsets: np.ndarray,
@@ -157,28 +159,31 @@ def guess(
     groups: int,
     rows: np.ndarray,
 ) -> None:
-    """For queries `first` to `last`, the rows of the first image whose near codes lie nearest: a start, nothing more."""
+    """For the queries of the pieces that this thread takes, the rows of the first image whose near codes lie nearest: a start, nothing more."""
     values = np.empty(LANES, np.int32)
     wanted = rows.shape[1]
     best = np.empty(wanted, np.int64)
     near, halves = images[0, 0] + offsets[0], images[0, 0] + offsets[1]
-    for i in range(first, last):
-        query = codes.ctypes.data + queries[i] * QUERY_BYTES
-        best[:] = HIGHEST
-        rows[i] = -1
-        for g in range(min(groups, STRIP)):
-            near_values(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, values.ctypes.data)
-            for lane in range(LANES):
-                value = np.int64(values[lane])
-                if value >= best[wanted - 1]:
-                    continue
-                j = wanted - 1
-                while j > 0 and best[j - 1] > value:
-                    best[j] = best[j - 1]
-                    rows[i, j] = rows[i, j - 1]
-                    j -= 1
-                best[j] = value
-                rows[i, j] = order[g * LANES + lane]
+    piece = take(taken)
+    while piece < edges.shape[0] - 1:
+        for i in range(edges[piece], edges[piece + 1]):
+            query = codes.ctypes.data + queries[i] * QUERY_BYTES
+            best[:] = HIGHEST
+            rows[i] = -1
+            for g in range(min(groups, STRIP)):
+                near_values(near + g * BLOCK_BYTES, halves + g * 4 * LANES, query, values.ctypes.data)
+                for lane in range(LANES):
+                    value = np.int64(values[lane])
+                    if value >= best[wanted - 1]:
+                        continue
+                    j = wanted - 1
+                    while j > 0 and best[j - 1] > value:
+                        best[j] = best[j - 1]
+                        rows[i, j] = rows[i, j - 1]
+                        j -= 1
+                    best[j] = value
+                    rows[i, j] = order[g * LANES + lane]
+        piece = take(taken)
 
 
 @compiled("int64(int64[::1], int64)")
@@ -236,15 +241,135 @@ def _verify(
 
 
 @compiled(
-    "void(int64[::1], int64, int64, int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
+    "void(int64[::1], int64, int64, int16[:, ::1], int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
+    " int64[:, ::1], float64[:, ::1], int64[::1], int32[::1], int64, int64, int64[:, ::1], int64[:, :, :, ::1],"
+    " float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64, int64[::1], Tuple((int32[:, ::1],"
+    " int32[::1], uint64[:, ::1], float32[::1], int64[::1], int32[:, ::1], int32[:, ::1], int32[:, ::1], uint64[::1],"
+    " int32[:, ::1], int32[:, ::1])))"
+)
+def _scan_piece(
+    queries: np.ndarray,
+    first: int,
+    last: int,
+    codes: np.ndarray,
+    towards: np.ndarray,
+    squares: np.ndarray,
+    errors: np.ndarray,
+    factors: np.ndarray,
+    descriptors: np.ndarray,
+    scale: float,
+    images: np.ndarray,
+    bounds: np.ndarray,
+    offsets: np.ndarray,
+    order: np.ndarray,
+    groups: int,
+    positions: int,
+    geometry: np.ndarray,
+    places: np.ndarray,
+    shares: np.ndarray,
+    width: int,
+    distances: np.ndarray,
+    indices: np.ndarray,
+    budget: int,
+    counts: np.ndarray,
+    room: tuple[np.ndarray, ...],
+) -> None:
+    """Compare queries `first` to `last` with every image, see `scan`."""
+    limits, of_groups, hits, feature, n_found, found, values, entries, masks, of_entries, lanes = room
+    kappa, depths = distances.shape[1], squares.shape[1]
+    for image in range(images.shape[0]):
+        row, base = images[image, 0], image * positions
+        record = numba.carray(pointer(images[image, 1]), images[image, 2], np.float32)
+        own = bounds[image]
+        for start in range(first, last, QUERIES):
+            n = min(QUERIES, last - start)
+            for strip_first in range(0, groups, STRIP):
+                set_limits(
+                    queries,
+                    start,
+                    n,
+                    squares,
+                    errors,
+                    factors,
+                    scale,
+                    own,
+                    distances,
+                    towards,
+                    limits,
+                    of_groups,
+                )
+                strip_last = min(groups, strip_first + STRIP)
+                n_hits = look_near(
+                    row + offsets[0],
+                    row + offsets[1],
+                    images[image, 3],
+                    images[image, 4],
+                    strip_first,
+                    strip_last,
+                    n,
+                    towards.ctypes.data + start * 4 * QUERY_PAIRS,
+                    limits,
+                    of_groups,
+                    hits,
+                )
+                n_near = split(hits, n_hits, n, entries, masks)
+                m = look_mid(start, codes, row, offsets, limits, entries, masks, of_entries, n_near)
+                n_mid = to_lanes(entries, masks, of_entries, m, lanes)
+                n_far = look_far(start, codes, row, offsets, limits, lanes, n_mid)
+                n_deep = n_far
+                if depths == 4:
+                    n_deep = look_deep(start, codes, row, offsets, limits, lanes, n_far)
+                    counts[4] += n_far
+                by_query(row + offsets[8], kappa, lanes, n_deep, found, values, n_found)
+                counts[1] += n_hits
+                counts[2] += n_near
+                counts[3] += n_mid
+                if _work(counts, descriptors.shape[1]) > budget:
+                    return
+                for j in range(n):
+                    if n_found[j] == 0:
+                        continue
+                    i, q = start + j, queries[start + j]
+                    factor = factors[i] if own[5] > 0 else 1.0
+                    wide = factor * errors[i, depths - 1] + own[depths - 1] + own[4]
+                    _verify(
+                        base,
+                        int(limits[depths - 1, j]),
+                        found[j],
+                        values[j],
+                        n_found[j],
+                        scale,
+                        wide,
+                        squares[i, depths - 1],
+                        factor,
+                        own[5],
+                        descriptors[q],
+                        record,
+                        order,
+                        geometry,
+                        places,
+                        shares,
+                        width,
+                        feature,
+                        distances[q],
+                        indices[q],
+                        counts,
+                    )
+                    if _work(counts, descriptors.shape[1]) > budget:
+                        return
+
+
+@compiled(
+    "void(int64[::1], int64[::1], int64, int16[:, ::1], int16[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float32[:, ::1], float64,"
     " int64[:, ::1], float64[:, ::1], int64[::1], int32[::1], int64, int64, int64[:, ::1], int64[:, :, :, ::1],"
     " float32[:, :, ::1], int64, float64[:, ::1], int64[:, ::1], int64, int64[::1])"
 )
 def scan(
     queries: np.ndarray,
-    first: int,
-    last: int,
+    edges: np.ndarray,
+    taken: int,
     codes: np.ndarray,
+    towards: np.ndarray,
     squares: np.ndarray,
     errors: np.ndarray,
     factors: np.ndarray,
@@ -265,19 +390,23 @@ def scan(
     budget: int,
     counts: np.ndarray,
 ) -> None:
-    """Compare queries `first` to `last` with every image; `distances` and `indices` keep the nearest. Stops when work exceeds `budget`.
+    """Compare the queries of the pieces that this thread takes with every image; `distances` and `indices` keep the nearest. Stops when work
+    exceeds `budget`.
 
-    squares, errors: (Q, depths) of the queries' codes. factors: (Q,), how far outside the codes' ball each lies. images: (n, 3),
-    addresses of an image's row of codes and of its record, the record's length. bounds: (n, 6), the largest errors of its codes at the
-    four depths, what rounding of descriptors may add, in code units, and the largest squared norm of its codes, or 0 where one of its
-    descriptors lies outside the ball. offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
+    edges: where pieces of `queries` begin, and the end. taken: address of the counter of pieces taken.
+    In the order of `queries`, (n,): their codes; towards, (n or n + 1, 2 * QUERY_PAIRS), near codes and room for more; squares, errors,
+    (n, depths), of the codes; factors, (n,), how far outside the codes' ball each lies. By position: descriptors, distances, indices.
+    images: (n, 5), addresses of an image's row of codes and of its record, the record's length, addresses of its groups' centres and of
+    their halves. bounds: (n, 6), the largest errors of its codes at the four depths, what rounding of descriptors may add, in code units,
+    and the largest squared norm of its codes, or 0 where one of its descriptors lies outside the ball.
+    offsets: of the parts of a row. order: the position of each lane. counts: work, then what passed
     near (two queries and two groups), near (a query and a group), mid, far, exact distances, and candidates looked at to choose the next.
     """
-    strip, kappa, depths = min(groups, STRIP), distances.shape[1], squares.shape[1]
-    block = np.empty((QUERIES, 2 * PAIRS), np.int16)
-    limits = np.empty((depths, QUERIES), np.int32)
-    hits = np.empty((strip * QUERIES // 4, 3), np.uint64)
-    room = np.empty(descriptors.shape[1], np.float32)
+    strip = min(groups, STRIP)
+    limits = np.empty((squares.shape[1], QUERIES), np.int32)
+    of_groups = np.empty(QUERIES, np.int32)
+    hits = np.empty((strip * QUERIES // 4 + 1, 3), np.uint64)
+    feature = np.empty(descriptors.shape[1], np.float32)
     n_found = np.empty(QUERIES, np.int64)
     found = np.empty((QUERIES, strip * LANES), np.int32)
     values = np.empty((QUERIES, strip * LANES), np.int32)
@@ -285,58 +414,35 @@ def scan(
     masks = np.empty(strip * QUERIES + 4, np.uint64)
     of_entries = np.empty((strip * QUERIES + 1, LANES), np.int32)
     lanes = np.empty((strip * QUERIES * LANES + 1, 3), np.int32)
-    for image in range(images.shape[0]):
-        row, base = images[image, 0], image * positions
-        record = numba.carray(pointer(images[image, 1]), images[image, 2], np.float32)
-        own = bounds[image]
-        for start in range(first, last, QUERIES):
-            n = min(QUERIES, last - start)
-            for strip_first in range(0, groups, STRIP):
-                prepare_block(queries, start, n, codes, squares, errors, factors, scale, own, distances, block, limits)
-                strip_last = min(groups, strip_first + STRIP)
-                n_hits = look_near(row + offsets[0], row + offsets[1], strip_first, strip_last, n, block, limits, hits)
-                n_near = split(hits, n_hits, n, entries, masks)
-                m = look_mid(queries, start, codes, row, offsets, limits, entries, masks, of_entries, n_near)
-                n_mid = to_lanes(entries, masks, of_entries, m, lanes)
-                n_far = look_far(queries, start, codes, row, offsets, limits, lanes, n_mid)
-                n_deep = n_far
-                if depths == 4:
-                    n_deep = look_deep(queries, start, codes, row, offsets, limits, lanes, n_far)
-                    counts[4] += n_far
-                by_query(row + offsets[8], kappa, lanes, n_deep, found, values, n_found)
-                counts[1] += n_hits
-                counts[2] += n_near
-                counts[3] += n_mid
-                if _work(counts, descriptors.shape[1]) > budget:
-                    return
-                for j in range(n):
-                    if n_found[j] == 0:
-                        continue
-                    q = queries[start + j]
-                    factor = factors[q] if own[5] > 0 else 1.0
-                    wide = factor * errors[q, depths - 1] + own[depths - 1] + own[4]
-                    _verify(
-                        base,
-                        int(limits[depths - 1, j]),
-                        found[j],
-                        values[j],
-                        n_found[j],
-                        scale,
-                        wide,
-                        squares[q, depths - 1],
-                        factor,
-                        own[5],
-                        descriptors[q],
-                        record,
-                        order,
-                        geometry,
-                        places,
-                        shares,
-                        width,
-                        room,
-                        distances[q],
-                        indices[q],
-                        counts,
-                    )
-                    if _work(counts, descriptors.shape[1]) > budget:
-                        return
+    room = (limits, of_groups, hits, feature, n_found, found, values, entries, masks, of_entries, lanes)
+    piece = take(taken)
+    while piece < edges.shape[0] - 1:
+        first, last = edges[piece], edges[piece + 1]
+        _scan_piece(
+            queries,
+            first,
+            last,
+            codes,
+            towards,
+            squares,
+            errors,
+            factors,
+            descriptors,
+            scale,
+            images,
+            bounds,
+            offsets,
+            order,
+            groups,
+            positions,
+            geometry,
+            places,
+            shares,
+            width,
+            distances,
+            indices,
+            budget,
+            counts,
+            room,
+        )
+        piece = take(taken)

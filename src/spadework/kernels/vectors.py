@@ -23,6 +23,7 @@ from spadework.kernels.codes import LANES
 
 intrinsic = cast("Callable[[Callable[..., Any]], Any]", extending.intrinsic)
 PAIRS = 8  # pairs of codes in a near or mid block: 16 codes
+QUERY_PAIRS = PAIRS + 1  # of a query, as the first looks read it: the last one is for groups (centres.py)
 BLOCK_BYTES = PAIRS * LANES * 4  # of one group's near or mid codes
 
 BIT = ir.IntType(1)
@@ -89,27 +90,55 @@ def _mask(builder: Any, values: Any, limit: Any) -> Any:
     return builder.zext(builder.bitcast(within, INT16), INT64)
 
 
+def _two_by_two(arguments: Any, builder: Any, pairs: int) -> list[list[Any]]:
+    """For two blocks of sixteen lanes and two queries (QUERY_PAIRS apart), of so many pairs of codes: the bits of the lanes that pass.
+
+    Two by two, because processors load two vectors in the time of two products: 32 products need 34 loads like this, 40 with four by one.
+    """
+    codes, halves, queries, limits = arguments
+    towards = [[_pair(builder, queries, QUERY_PAIRS * j + i) for i in range(pairs)] for j in range(2)]
+    found: list[list[Any]] = []
+    for g in range(2):
+        block = [_load(builder, codes, LANE_PAIRS, offset=4 * LANES * (pairs * g + i)) for i in range(pairs)]
+        own = _load(builder, halves, LANE_VALUES, offset=4 * LANES * g, align=4)
+        found.append([])
+        for j in range(2):
+            dots = _sum(builder, [_pair_sums(builder, c, q) for c, q in zip(block, towards[j], strict=True)])
+            found[g].append(_mask(builder, builder.sub(own, dots), _load(builder, limits, INT32, offset=4 * j)))
+    return found
+
+
 @intrinsic
 def near_hits(typing: Any, codes: Any, halves: Any, queries: Any, limits: Any) -> Any:
     """For two queries and two groups: which lanes have half their squared norm less the dot product at most at the query's limit.
 
-    codes: address of the groups' near blocks. halves: of their 32 int32. queries: of two times 16 int16, one after another.
-    limits: of two int32. Returns uint64, sixteen bits for the first group and query, the first and second, the second and first, the rest.
-    Two by two, because processors load two vectors in the time of two products: 32 products need 34 loads like this, 40 with four by one.
+    codes: address of the groups' near blocks. halves: of their 32 int32. queries: of two times 2 * QUERY_PAIRS int16, one after
+    another, of which 16 are used. limits: of two int32.
+    Returns uint64, sixteen bits for the first group and query, the first and second, the second and first, the rest.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        codes, halves, queries, limits = arguments
-        pairs = [[_pair(builder, queries, PAIRS * j + i) for i in range(PAIRS)] for j in range(2)]
-        found = ir.Constant(INT64, 0)
-        for g in range(2):
-            block = _block(builder, builder.add(codes, ir.Constant(INT64, BLOCK_BYTES * g)))
-            own = _load(builder, halves, LANE_VALUES, offset=4 * LANES * g, align=4)
-            for j in range(2):
-                dots = _sum(builder, [_pair_sums(builder, c, q) for c, q in zip(block, pairs[j], strict=True)])
-                bits = _mask(builder, builder.sub(own, dots), _load(builder, limits, INT32, offset=4 * j))
-                found = builder.or_(found, builder.shl(bits, ir.Constant(INT64, LANES * (2 * g + j))))
-        return found
+        (a, b), (c, d) = _two_by_two(arguments, builder, PAIRS)
+        first = builder.or_(a, builder.shl(b, ir.Constant(INT64, LANES)))
+        other = builder.or_(c, builder.shl(d, ir.Constant(INT64, LANES)))
+        return builder.or_(first, builder.shl(other, ir.Constant(INT64, 2 * LANES)))
+
+    return types.uint64(ADDRESS, ADDRESS, ADDRESS, ADDRESS), generate
+
+
+@intrinsic
+def centre_hits(typing: Any, codes: Any, halves: Any, queries: Any, limits: Any) -> Any:
+    """Which of sixteen pairs of groups may hold a place near one of two queries (centres.py): uint64, at bit 2 i that of pair i.
+
+    codes: address of the centres of twice sixteen groups, halves of 32 int32, queries of two times 2 * QUERY_PAIRS int16, limits of two int32.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (a, b), (c, d) = _two_by_two(arguments, builder, QUERY_PAIRS)
+        left = builder.or_(builder.or_(a, b), builder.shl(builder.or_(c, d), ir.Constant(INT64, LANES)))
+        return builder.and_(
+            builder.or_(left, builder.lshr(left, ir.Constant(INT64, 1))), ir.Constant(INT64, 0x55555555)
+        )
 
     return types.uint64(ADDRESS, ADDRESS, ADDRESS, ADDRESS), generate
 
@@ -180,6 +209,20 @@ def lowest_bit(typing: Any, bits: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for a cache line that will be read soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        asking = ir.FunctionType(ir.VoidType(), [place.type, INT32, INT32, INT32])
+        ask = cgutils.get_or_insert_function(builder.module, asking, "llvm.prefetch.p0")
+        builder.call(ask, [place, *(ir.Constant(INT32, value) for value in (0, 3, 1))])  # to read, soon, data
+        return context.get_dummy_value()
+
+    return types.void(ADDRESS), generate
+
+
 def _reader(kind: ir.Type, result: Any) -> Any:
     @intrinsic
     def read(typing: Any, address: Any) -> Any:
@@ -194,6 +237,17 @@ def _reader(kind: ir.Type, result: Any) -> Any:
 
 int16_at = _reader(INT16, types.int64)
 int32_at = _reader(INT32, types.int64)
+
+
+@intrinsic
+def take(typing: Any, address: Any) -> Any:
+    """The int64 at an address, one added to it for whoever asks next: each thread gets another."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], INT64.as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(INT64, 1), "monotonic")
+
+    return types.int64(ADDRESS), generate
 
 
 @intrinsic

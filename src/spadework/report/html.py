@@ -7,7 +7,7 @@ worth a look: the highest scores, the most doubtful, missed defects and false al
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -43,6 +43,14 @@ TITLES = {
     "pixel_ap": "pixel AP",
     "image_f1": "image F1",
     "pixel_f1": "pixel F1",
+}
+TUNED = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "pro": "PRO",
+    "mean": "mean",
+    "gain": "gain",
+    "standard_error": "standard error",
 }
 GROUPS = {
     "worst": "Highest scores",
@@ -187,7 +195,27 @@ def _facts(each: Evaluation) -> str:
     settings = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(repr(value))}</dd>" for name, value in row["settings"].items()
     )
-    return f"<dl>{lines}</dl><details><summary>Settings</summary><dl>{settings}</dl></details>"
+    return (
+        f"<dl>{lines}</dl><details><summary>Settings</summary><dl>{settings}</dl></details>{_tuning(row.get('tuning'))}"
+    )
+
+
+def _tuning(tuning: Mapping[str, Any] | None) -> str:
+    """What a rehearsal tried before the model was fitted; nothing where there was none."""
+    if not tuning:
+        return ""
+    head = "".join(f"<th>{name}</th>" for name in ("settings", *TUNED.values()))
+    lines = []
+    for row in tuning["tried"]:
+        text = ", ".join(f"{name} {value}" for name, value in row["changes"].items()) or "as given"
+        chosen = ' class="chosen"' if row["changes"] == tuning["chosen"] else ""
+        numbers = "".join(f"<td>{row[key]:.4f}</td>" for key in TUNED)
+        lines.append(f"<tr{chosen}><td>{'→ ' if chosen else ''}{escape(text)}</td>{numbers}</tr>")
+    what = f"{tuning['planted']} defects planted on {tuning['tested']} normal pictures, in {tuning['seconds']:.0f} s"
+    return (
+        f"<details><summary>Tuning: {escape(what)}</summary>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></details>"
+    )
 
 
 def _promise(each: Evaluation) -> str:

@@ -28,7 +28,7 @@ import numpy as np
 from spadework import check
 from spadework.correspondence import Correspondence
 from spadework.detectors.base import Detector
-from spadework.detectors.spade import _grid_place, _patch_box
+from spadework.detectors.explaining import grid_place, patch_box
 from spadework.errors import InputError
 from spadework.images import View
 from spadework.prediction import Prediction
@@ -102,7 +102,7 @@ class Evidence:
         entries = [gallery.entries[int(image)] for image in used]
         height, width = found.images.shape
         distances = found.distances.astype(np.float32)
-        same = np.array_equal(smooth_map(distances, self.view.size, sigma=self.smoothing), self.view_map)
+        same = np.array_equal(_map(distances, self.view, self.size, self.smoothing), self.view_map)
         return Evidence(
             self.size,
             self.view,
@@ -128,7 +128,12 @@ class Evidence:
         about = {
             "version": VERSION,
             "size": list(self.size),
-            "view": {"resize": list(self.view.resize), "crop": self.view.crop},
+            "view": {
+                "resize": list(self.view.resize),
+                "crop": self.view.crop,
+                "pad": self.view.pad,
+                "step": self.view.step,
+            },
             "smoothing": self.smoothing,
             "grid": self.grid,
             "names": self.names,
@@ -173,12 +178,19 @@ class Evidence:
     @classmethod
     def _read(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Evidence:
         crop = about["view"]["crop"]
-        view = View(tuple(about["view"]["resize"]), None if crop is None else (crop[0], crop[1]))
+        pad = bool(about["view"].get("pad", False))  # evidence from before there was a canvas does not tell
+        view = View(
+            tuple(about["view"]["resize"]),
+            None if crop is None else (crop[0], crop[1]),
+            pad,
+            int(about["view"].get("step", 1)),
+        )
         distances, smoothing = arrays.get("distances"), float(about["smoothing"])
+        size = (about["size"][0], about["size"][1])
         return cls(
-            size=(about["size"][0], about["size"][1]),
+            size=size,
             view=view,
-            view_map=arrays["view_map"] if distances is None else smooth_map(distances, view.size, sigma=smoothing),
+            view_map=arrays["view_map"] if distances is None else _map(distances, view, size, smoothing),
             names=tuple(about["names"]),
             hashes=tuple(about["hashes"]),
             sizes=tuple((height, width) for height, width in about["sizes"]),
@@ -219,17 +231,22 @@ class Evidence:
         )  # where they may lie is told below
         if self.matches is None or self.grid is None:
             raise InputError("this detector does not tell which normal place a place was compared with; SPADE does.")
-        gy, gx = _grid_place(y, x, self.size, self.view.box(self.size), self.grid)
+        gy, gx = grid_place(y, x, self.size, self.view.box(self.size), self.grid)
         height, width = self.matches["match_image"].shape
         gy, gx = gy * height // self.grid[0], gx * width // self.grid[1]
         image, my, mx, distance = (self.matches[name][gy, gx] for name in MATCH)
         return Match(
             y=y,
             x=x,
-            box=_patch_box(gy, gx, (height, width), self.view, self.size, patch),
+            box=patch_box(gy, gx, (height, width), self.view, self.size, patch),
             name=self.names[image],
             pixel_hash=self.hashes[image],
             size=self.sizes[image],
-            normal_box=_patch_box(int(my), int(mx), (height, width), self.view, self.sizes[image], patch),
+            normal_box=patch_box(int(my), int(mx), (height, width), self.view, self.sizes[image], patch),
             distance=float(distance),
         )
+
+
+def _map(distances: np.ndarray, view: View, size: tuple[int, int], smoothing: float) -> np.ndarray:
+    """The smoothed map of the view, as a detector makes it."""
+    return smooth_map(distances, view.size, sigma=smoothing, part=view.part(size) if view.pad else None)

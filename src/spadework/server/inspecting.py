@@ -1,14 +1,14 @@
-"""From a picture to a recorded inspection: a bounded queue, threads that run the network, one that searches, one that records.
+"""From a picture to a recorded inspection: a bounded queue, threads that run the network, threads that search, one that records.
 
 In: `Candidate`s, from any thread. Out: futures of `Inspection`s, in their order, answered once map and row are on the disk.
 Nobody waits for a batch to fill. Each stage works on what the stage before has ready, as in `Detector.predict_each`, but without an end: network,
-search and disk do not wait for each other across requests. Rows that are ready together are one transaction. Each picture is judged by the
-one snapshot of the model that was in use when its turn came.
+search and disk do not wait for each other across requests. Two pictures are searched at once, each by half the threads, where two are there: so no
+core waits for the other at the end of each step; one that is alone has all threads. Rows are written in the order in which pictures were
+taken, those that are ready together in one transaction. Each picture is judged by the one snapshot of the model that was in use when its turn came.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import deque
@@ -36,6 +36,7 @@ from spadework.server.served_model import Snapshot
 
 REGIONS = 100  # recorded of one picture, the highest
 AHEAD = 2  # batches that may wait to be recorded
+SEARCHES = 2  # at once
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Candidate:
 
 @dataclass
 class _Job:
-    """A picture on its way. came, began: when it was taken, and when its turn came. seen: what the network says of it."""
+    """A picture on its way. came, began: when it was taken, and when its turn came. seen: what the network says of it; judged: the search."""
 
     candidate: Candidate
     future: Future[Inspection]
@@ -62,13 +63,7 @@ class _Job:
     began: float = 0.0
     snapshot: Snapshot | None = None
     seen: Future[Seen | Failure] = field(default_factory=Future)
-
-
-@dataclass(frozen=True)
-class _Judged:
-    job: _Job
-    prediction: Prediction
-    snapshot: Snapshot
+    judged: Future[Prediction] = field(default_factory=Future)
 
 
 class Inspector:
@@ -104,12 +99,16 @@ class Inspector:
         self._bytes = 0
         self._changed = threading.Condition()
         self._stopping = False
-        self._pace = 0.05  # seconds a picture, of late
+        self._pace, self._last = 0.05, 0.0  # seconds a picture, of late; when the last was searched
         self._begun: deque[_Job] = deque()  # in order, the network at work on them
-        self._judged: queue.Queue[_Judged | None] = queue.Queue(AHEAD * self.batch)
-        passes = 1 if _is_alone(current().detector) else PASSES
+        self._searched = 0  # under way
+        self._unrecorded: deque[_Job] = deque()  # in order, all that began
+        detector = current().detector
+        passes = 1 if _is_alone(detector) else PASSES
+        searches = SEARCHES if current().can_share else 1
         self._ahead = passes + 1
-        works = [("network", self._see)] * passes + [("search", self._judge), ("record", self._record)]
+        self._most_unrecorded = self._ahead + searches + AHEAD * self.batch
+        works = [("network", self._see)] * passes + [("search", self._judge)] * searches + [("record", self._record)]
         self._threads = [threading.Thread(target=work, name=f"{name}-{what}", daemon=True) for what, work in works]
         for thread in self._threads:
             thread.start()
@@ -172,7 +171,7 @@ class Inspector:
         """The next one, as soon as there is one and room; None at the end."""
         with self._changed:
             while True:
-                while not self._waiting or len(self._begun) >= self._ahead:
+                while not self._waiting or self._is_full():
                     if self._stopping and not self._waiting:
                         self._changed.notify_all()
                         return None
@@ -182,59 +181,76 @@ class Inspector:
                 if job.future.set_running_or_notify_cancel():  # else whoever asked has gone
                     job.began, job.snapshot = time.perf_counter(), self._current()
                     self._begun.append(job)
+                    self._unrecorded.append(job)
                     self._changed.notify_all()
                     return job
 
+    def _is_full(self) -> bool:
+        return len(self._begun) >= self._ahead or len(self._unrecorded) >= self._most_unrecorded
+
     def _judge(self) -> None:
-        """Search, in order."""
-        last = 0.0
+        """Search, one after another, beside others who do so."""
         while (job := self._first()) is not None:
             assert job.snapshot is not None  # since it began
             try:
                 seen = job.seen.result()
                 if isinstance(seen, Failure):
                     raise seen.error
-                found = job.snapshot.detector._predict_one(seen, None, job.began, image=None)
-                self._judged.put(_Judged(job, found, job.snapshot))
+                detector = job.snapshot.detector if self._is_only_one() else job.snapshot.beside
+                job.judged.set_result(detector._predict_one(seen, None, job.began, image=None))
             except Exception as error:  # of the picture or the model: whoever waits is told, and the next is tried
+                job.judged.set_exception(error)
                 job.future.set_exception(error)
-            now = time.perf_counter()
-            self._pace += 0.1 * (now - max(last, job.began) - self._pace)
-            last = now
-        self._judged.put(None)
+            with self._changed:
+                now = time.perf_counter()
+                self._pace += 0.1 * (now - max(self._last, job.began) - self._pace)
+                self._last = now
+                self._searched -= 1
+                self._changed.notify_all()
+
+    def _is_only_one(self) -> bool:
+        """Whether the picture that is about to be searched has no other beside it."""
+        with self._changed:
+            return self._searched == 1 and not self._begun
 
     def _first(self) -> _Job | None:
-        """The first that began, taken off only when the one before is done; None at the end."""
+        """The first that began and is not searched yet; None at the end."""
         with self._changed:
             while not self._begun:
                 if self._stopping and not self._waiting:
                     return None
                 self._changed.wait()
+            self._searched += 1
             self._changed.notify_all()
             return self._begun.popleft()
 
     # ---- recording ---------------------------------------------------------------------------------------------------------
 
     def _record(self) -> None:
-        open_ = True
-        while open_:
-            found = [self._judged.get()]
-            while len(found) < self.batch and found[-1] is not None:
-                try:
-                    found.append(self._judged.get_nowait())
-                except queue.Empty:
-                    break
-            open_ = found[-1] is not None
-            self._write([one for one in found if one is not None])
+        while (jobs := self._judged()) is not None:
+            self._write([job for job in jobs if job.judged.exception() is None])
 
-    def _write(self, judged: Sequence[_Judged]) -> None:
+    def _judged(self) -> list[_Job] | None:
+        """The next that were judged, in order, as many as are there; None at the end."""
+        found: list[_Job] = []
+        with self._changed:
+            while not (self._unrecorded and self._unrecorded[0].judged.done()):
+                if self._stopping and not self._waiting and not self._unrecorded:
+                    return None
+                self._changed.wait()
+            while len(found) < self.batch and self._unrecorded and self._unrecorded[0].judged.done():
+                found.append(self._unrecorded.popleft())
+            self._changed.notify_all()
+        return found
+
+    def _write(self, judged: Sequence[_Job]) -> None:
         ready, new = [], []
-        for one in judged:
+        for job in judged:
             try:
-                new.append(self._record_of(one))
-                ready.append(one.job.future)
+                new.append(self._record_of(job))
+                ready.append(job.future)
             except Exception as error:  # no room on the disk, say
-                one.job.future.set_exception(error)
+                job.future.set_exception(error)
         try:
             inspections = self.history.record_many(new)
         except Exception as error:  # the database does not answer
@@ -244,8 +260,9 @@ class Inspector:
         for future, inspection in zip(ready, inspections, strict=True):
             future.set_result(inspection)
 
-    def _record_of(self, judged: _Judged) -> NewInspection:
-        candidate, found, snapshot = judged.job.candidate, judged.prediction, judged.snapshot
+    def _record_of(self, job: _Job) -> NewInspection:
+        candidate, found, snapshot = job.candidate, job.judged.result(), job.snapshot
+        assert snapshot is not None  # since it began
         evidence = Evidence.of(found, snapshot.detector)
         nearest = tuple({"name": name, "distance": distance} for name, distance in found.nearest_images)
         return NewInspection(
@@ -267,7 +284,7 @@ class Inspector:
             regions=tuple(regions_of(found)),
             nearest=nearest,
             nearest_distance=found.nearest_images[0][1] if nearest else None,
-            timings=_timings(judged.job, found),
+            timings=_timings(job, found),
             evidence=None if evidence is None else self.pictures.put_evidence(evidence.to_bytes()),
             watched=candidate.watched,
         )

@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from spadework.detectors.base import Detector
 from spadework.detectors.spade import Spade
 from spadework.errors import ModelError
 from spadework.gallery import Gallery
+from spadework.kernels import thread_count
 from spadework.server.errors import CannotLearn, Conflict, ModelGone, Stopped
 from spadework.server.history import History
 from spadework.server.records import ModelChange, NewChange
@@ -44,6 +46,20 @@ class Snapshot:
         """Take a fitted detector into use."""
         network = detector.folder_.header["backbone"]
         return cls(detector, detector.model_hash(), network["hash"] if network else None)
+
+    @cached_property
+    def beside(self) -> Detector:
+        """The detector as it searches when it is not alone: with half the threads. Everything else it shares with `detector`."""
+        if not self.can_share:
+            return self.detector
+        twin = copy(self.detector)
+        twin.threads = thread_count(self.detector.threads) // 2
+        return twin
+
+    @property
+    def can_share(self) -> bool:
+        """Whether two pictures may be searched at once: SPADE's search changes nothing, and has threads to share."""
+        return isinstance(self.detector, Spade) and thread_count(self.detector.threads) > 1
 
     @property
     def gallery(self) -> Gallery | None:

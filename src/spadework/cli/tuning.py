@@ -1,0 +1,44 @@
+"""What is printed of a rehearsal: what it chose, and the table of what it tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spadework.cli.console import note, table
+
+HEADERS = ("settings", "image AUROC", "pixel AUROC", "PRO", "mean", "gain", "standard error", "s")
+
+
+def tuning_line(tuning: Mapping[str, Any]) -> str:
+    """Return one sentence of what a rehearsal chose and how much better planted defects are then found."""
+    what = f"{tuning['planted']} defects planted on {tuning['tested']} normal pictures, {tuning['seconds']:.0f} s"
+    if not tuning["tried"]:
+        return (
+            f"nothing could be tried within {tuning['budget_seconds'] / 60:.3g} min: settings stay as they are ({what})"
+        )
+    if not tuning["chosen"]:
+        return f"no setting was clearly better than those given: they stay as they are ({what})"
+    row = next(row for row in tuning["tried"] if row["changes"] == tuning["chosen"])
+    return (
+        f"chose {changes_text(tuning['chosen'])}: finds planted defects better by {row['gain']:.3f}, "
+        f"standard error {row['standard_error']:.3f} ({what})"
+    )
+
+
+def tuning_table(tuning: Mapping[str, Any]) -> None:
+    """Print all that was tried, in the order it was, and note what was left out."""
+    rows = []
+    for row in tuning["tried"]:
+        mark = " *" if row["changes"] == tuning["chosen"] else ""
+        numbers = [f"{row[key]:.4f}" for key in ("image_auroc", "pixel_auroc", "pro", "mean", "gain", "standard_error")]
+        rows.append([changes_text(row["changes"]) + mark, *numbers, f"{row['seconds']:.1f}"])
+    if rows:
+        table(HEADERS, rows, numbers=HEADERS[1:], optional=("s", "mean"))
+    if tuning["left_out"]:
+        note(f"left out for want of time: {'; '.join(changes_text(changes) for changes in tuning['left_out'])}")
+
+
+def changes_text(changes: Mapping[str, Any]) -> str:
+    """Return changes of settings as text."""
+    return ", ".join(f"{name} {value}" for name, value in changes.items()) or "as given"

@@ -1,0 +1,144 @@
+"""The stage of a rehearsal: which normal pictures are learnt from, which are held out in turn, and the defects planted on those.
+
+In: normal pictures. Out: `Stage`. Everything follows from what the pictures show and from the seed, not from the order they come in.
+Pictures are dealt into folds. A tested picture is judged without those of its own fold, whether untouched or with a defect; pieces that
+are planted on it come from its own fold too, so that nothing it is compared with has them.
+Letters: `N` pictures, `G` of them tested untouched, `P` planted defects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from spadework.errors import InputError, SpadeworkError
+from spadework.images import Picture, load, pixel_hash
+from spadework.rehearsal.measuring import compared_mask
+from spadework.rehearsal.planting import KINDS, Planted, plant
+
+MOST = 200  # pictures that are learnt from
+TESTED = 40  # of them are tested untouched, at most
+PLANTED = 80  # defects
+FOLDS = 5
+FEWEST = 8  # pictures
+KEEP_BYTES = 1 << 30  # of decoded pictures in memory; beyond, they are read again for every candidate
+
+
+@dataclass(frozen=True)
+class Act:
+    """One picture to judge. source: which of the G. number: which defect on it; None for the untouched picture."""
+
+    source: int
+    number: int | None
+
+
+class Stage:
+    """Pictures, folds and tests.
+
+    Args:
+        pictures: N normal ones, different and readable, in the order of the deal.
+        seed: of what is planted.
+        tested: at most so many pictures are tested untouched.
+        planted: so many defects are planted.
+        keep: whether decoded pictures stay in memory.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], *, seed: int, tested: int = TESTED, planted: int = PLANTED, keep: bool = True
+    ) -> None:
+        self.pictures, self.seed, self._keep = list(pictures), seed, keep
+        count = len(self.pictures)
+        self.folds = [slice(fold * count // FOLDS, (fold + 1) * count // FOLDS) for fold in range(FOLDS)]
+        self.tested = min(tested, count)
+        self.places = [source * count // self.tested for source in range(self.tested)]  # in every fold as many
+        rounds = range(-(-planted // self.tested))
+        dealt = [Act(source, number) for number in rounds for source in range(self.tested)][:planted]
+        self.acts = (*(Act(source, None) for source in range(self.tested)), *dealt)
+        self._planted: dict[Act, Planted] = {}
+
+    @cached_property
+    def sources(self) -> list[int]:
+        """Which tested picture each defect is on, (P,)."""
+        return [act.source for act in self.acts if act.number is not None]
+
+    @cached_property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """(height, width) of the tested pictures, (G,)."""
+        return [load(self.pictures[place]).shape[:2] for place in self.places]
+
+    def held_out(self, act: Act) -> slice:
+        """Which of the N pictures an act must not be compared with: its own fold."""
+        place = self.places[act.source]
+        return next(fold for fold in self.folds if fold.start <= place < fold.stop)
+
+    def show(self, act: Act) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return an act's picture, uint8 (H, W, 3), and the mask of its defect as it is compared, bool (h, w); None without."""
+        if act.number is None:
+            return load(self.pictures[self.places[act.source]]), None
+        planted = self.planted(act)
+        return planted.picture, compared_mask(planted.mask)
+
+    def planted(self, act: Act) -> Planted:
+        """Return the defect of an act."""
+        found = self._planted.get(act)
+        if found is None:
+            found = self._plant(act)
+            if self._keep:
+                self._planted[act] = found
+        return found
+
+    def _plant(self, act: Act) -> Planted:
+        assert act.number is not None  # it is asked for a defect
+        rng = np.random.default_rng([self.seed, act.source, act.number])
+        fold = self.held_out(act)
+        donor = int(rng.integers(fold.start, fold.stop))
+        place = act.number * self.tested + act.source
+        kind = list(KINDS)[place % len(KINDS)]  # as many of each
+        return plant(load(self.pictures[self.places[act.source]]), load(self.pictures[donor]), rng=rng, kind=kind)
+
+
+def set_stage(
+    pictures: Sequence[Picture],
+    *,
+    seed: int,
+    tested: int = TESTED,
+    planted: int = PLANTED,
+    progress: Callable[[int, int], None] | None = None,
+) -> Stage:
+    """Read normal pictures, draw at most MOST of them and deal them. Copies and what cannot be read are left out.
+
+    Args:
+        pictures: paths or arrays.
+        seed: of the draw and of what is planted.
+        tested: at most so many pictures are tested untouched.
+        planted: so many defects are planted.
+        progress: called with (done, total).
+
+    Raises:
+        InputError: fewer than FEWEST different pictures can be read.
+    """
+    dealt: dict[str, Picture] = {}
+    size = 0
+    for done, picture in enumerate(pictures, 1):
+        try:
+            image = load(picture)
+        except SpadeworkError:
+            continue  # `fit` tells, or stops there
+        key = hashlib.sha256(f"{seed} {pixel_hash(image)}".encode()).hexdigest()
+        if key not in dealt:
+            size += image.nbytes
+            dealt[key] = image if size < KEEP_BYTES else picture
+        if progress:
+            progress(done, len(pictures))
+    if len(dealt) < FEWEST:
+        raise InputError(
+            f"tuning takes at least {FEWEST} different normal pictures, for some are held out in turn; "
+            f"{len(dealt)} can be used. Give more, or fit without tuning."
+        )
+    drawn = [dealt[key] for key in sorted(dealt)[:MOST]]
+    keep = all(isinstance(picture, np.ndarray) for picture in drawn) and size < KEEP_BYTES / 2
+    return Stage(drawn, seed=seed, tested=tested, planted=planted, keep=keep)
