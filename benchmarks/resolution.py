@@ -1,6 +1,6 @@
 """How large pictures are seen: quality and time against `image_size`, and small defects in large pictures.
 
-    python benchmarks/resolution.py [--data DATASET...] [--sizes N...] [--keep FOLDER] [--seed N] [--only WORD]
+    python benchmarks/resolution.py [--data DATASET...] [--sizes SIZE...] [--keep FOLDER] [--seed N] [--only WORD]
 
 "stretched" is what was done before there was a canvas: every picture stretched to a square of 256 pixels. Rendered parts have faint defects, as in
 benchmarks/backbone.py. "large" parts are rendered at 2,000 x 1,500 pixels (width x height); their defects are discs of 12 pixels across, 60 grey levels
@@ -66,6 +66,7 @@ def write_large(folder: Path, category: str, seed: int, *, n_train: int, n_good:
                 picture[mask > 0] = np.clip(picture[mask > 0].astype(int) + level, 0, 255)
                 _save(folder / category / "ground_truth" / kind / f"{index:03d}_mask.png", mask)
             _save(folder / category / split / kind / f"{index:03d}.png", picture[..., ::-1])
+    (folder / category / "done").touch()
 
 
 def _save(path: Path, picture: np.ndarray) -> None:
@@ -110,7 +111,7 @@ def sets(options: argparse.Namespace, temporary: Path) -> list[tuple[str, Catego
     counts = {"n_train": 3, "n_good": 1, "n_bad": 1} if tiny else {"n_train": 16, "n_good": 6, "n_bad": 10}
     for category in LARGE[: 1 if tiny else None]:
         if _wanted(options, f"large: {category}"):
-            if not (large / category).exists():
+            if not (large / category / "done").exists():
                 write_large(large, category, options.seed, width=width, **counts)
             found += [(f"large: {each.name}", each) for each in open_dataset(large).categories if each.name == category]
     return found
@@ -121,14 +122,15 @@ def _wanted(options: argparse.Namespace, name: str) -> bool:
 
 
 def run(options: argparse.Namespace, temporary: Path) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for name, category in sets(options, temporary):
         if not _wanted(options, name):
             continue
-        # "auto" is the canvas of 256 where that is the least: it is measured all the same
-        for how in ("stretched", *(options.sizes or ((64,) if options.tiny else (256, 384, 512))), "auto"):
-            size = (64 if options.tiny else 256) if how == "stretched" else how
-            rows.append(measured(name, category, str(how), {"image_size": size}))
+        for how in options.sizes or (
+            ("stretched", "64") if options.tiny else ("stretched", "256", "384", "512", "auto")
+        ):
+            side = ("64" if options.tiny else "256") if how == "stretched" else how
+            rows.append(measured(name, category, how, {"image_size": int(side) if side.isdecimal() else side}))
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -136,7 +138,7 @@ def run(options: argparse.Namespace, temporary: Path) -> list[Row]:
 def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--data", nargs="*", default=[], help="folders of data sets")
-    arguments.add_argument("--sizes", type=int, nargs="*", help="values of image_size beside stretched and auto")
+    arguments.add_argument("--sizes", nargs="+", help='values of image_size, or "stretched"')
     arguments.add_argument("--seed", type=int, default=100, help="of the rendered parts")
     arguments.add_argument("--keep", type=Path, help="folder for the rendered parts; used again if they are there")
     arguments.add_argument("--only", metavar="WORD", help="only pictures whose name holds this")

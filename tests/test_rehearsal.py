@@ -56,8 +56,10 @@ def test_nothing_an_act_is_compared_with_has_pieces_that_were_planted_on_it(stag
     assert len(stage.acts) == 12
     assert stage.sources == [0, 1, 2, 3, 0, 1, 2, 3]
     for act in stage.acts:
-        assert stage.held_out(act)[act.source]
-        assert 1 < stage.held_out(act).sum() <= -(-12 // FOLDS)
+        fold = stage.held_out(act)
+        assert fold.start <= stage.places[act.source] < fold.stop
+        assert 1 < fold.stop - fold.start <= -(-12 // FOLDS)
+    assert len({stage.held_out(act).start for act in stage.acts}) == 4  # as many as are tested
 
 
 def test_the_stage_follows_from_the_pictures_and_the_seed_not_from_their_order():
@@ -82,7 +84,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_too_few_are_refused(tmp_p
 def test_acts_show_the_picture_and_the_defect_on_it(stage):
     picture, mask = stage.show(Act(2, None))
     assert mask is None
-    assert np.array_equal(picture, stage.pictures[2])
+    assert np.array_equal(picture, stage.pictures[stage.places[2]])
     changed, mask = stage.show(Act(2, 0))
     assert mask.any()
     assert not np.array_equal(changed[mask], picture[mask])
@@ -98,7 +100,7 @@ def test_an_act_is_judged_by_all_pictures_but_those_of_its_fold(stage, network):
     plain = Spade(**{**TINY, "calibration_images": 0})
     plain.backbone_ = network
     for act, heard in zip(stage.acts[::5], trial._heard[::5], strict=True):
-        stays = [plain._pyramid(p).levels for p in np.array(stage.pictures)[~stage.held_out(act)]]
+        stays = [plain._pyramid(p).levels for p in np.delete(np.array(stage.pictures), stage.held_out(act), axis=0)]
         rows = np.concatenate([descriptors(levels) for levels in stays])
         own = descriptors(plain._pyramid(stage.show(act)[0]).levels)
         expected = nearest(own, rows, kappa=1).distances.reshape(heard.distances.shape)
@@ -152,13 +154,21 @@ def test_sizes_end_where_the_pictures_do():
     sizes = {c["image_size"] for c in AXES[0].changes(Spade().settings(), FACTS, frozenset())}
     assert sizes == {192, 320, 384}
     large = Facts(2000.0, 160, (4, 8, 16), 16)
-    assert {c["image_size"] for c in AXES[0].changes(Spade().settings(), large, frozenset())} == {192, 320, 384, 512}
+    assert {c["image_size"] for c in AXES[0].changes(Spade().settings(), large, frozenset())} == {
+        192,
+        320,
+        384,
+        512,
+        "auto",
+    }
 
 
 def test_the_cost_goes_with_pixels_pairs_and_images():
     settings = Spade().settings()
-    assert grid(settings, (4, 8, 16)) == (32, 32)
-    assert grid({**settings, "levels": [1], "grid_stride": 4}, (4, 8, 16)) == (64, 64)
+    assert grid(settings, FACTS) == 32
+    assert grid({**settings, "levels": [1], "grid_stride": 4}, FACTS) == 64
+    assert grid({**settings, "image_size": (128, 512)}, FACTS) == 32
+    assert grid({**settings, "image_size": "auto"}, Facts(800.0, 160, (4, 8, 16), 16)) == 75
     usual = cost(settings, FACTS)
     assert cost({**settings, "image_size": 512}, FACTS) > 4 * usual
     assert cost({**settings, "grid_stride": 16}, FACTS) < usual

@@ -234,14 +234,14 @@ class Gallery:
         self._load()
 
     def nearest_images(
-        self, global_vector: np.ndarray, k: int, *, exclude: int | None = None
+        self, global_vector: np.ndarray, k: int, *, exclude: int | slice | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` images whose global vectors lie nearest, all if there are fewer.
 
         Args:
             global_vector: float32 (D,).
             k: how many, at least 1.
-            exclude: an image to leave out, for leave-one-out scores.
+            exclude: an image to leave out, for leave-one-out scores, or images from start to stop.
 
         Returns:
             Indices int64 (k,) and squared Euclidean distances float64 (k,), nearest first, ties to the lower index.
@@ -251,21 +251,23 @@ class Gallery:
         return self._retrieval.nearest(global_vector, k, exclude=exclude)
 
     def nearest_tiles(
-        self, vector: np.ndarray, k: int, *, exclude: int | None = None, place: int | None = None
+        self, vector: np.ndarray, k: int, *, exclude: int | slice | None = None, place: int | None = None
     ) -> np.ndarray:
         """Return the rows, int64 (k,), of the `k` tiles of any image whose vectors lie nearest, nearest first; all if there are fewer.
 
         Args:
             vector: the mean of a tile's coarsest level, float32 (C,).
             k: how many, at least 1.
-            exclude: an image whose tiles are left out.
+            exclude: an image whose tiles are left out, or images from start to stop.
             place: which tile of each image to choose among; None for all of them.
         """
+        if isinstance(exclude, int):
+            exclude = slice(exclude, exclude + 1)
         if place is not None:
-            images = np.array([image for image in range(len(self)) if image != exclude])
+            images = np.delete(np.arange(len(self)), exclude or slice(0, 0))
             vectors = self.folder.read("tile_vectors")[place :: self.tiles][images].astype(np.float64)
             return images[np.argsort(((vectors - vector) ** 2).sum(axis=1), kind="stable")[:k]] * self.tiles + place
-        gone = None if exclude is None else slice(exclude * self.tiles, (exclude + 1) * self.tiles)
+        gone = None if exclude is None else slice(exclude.start * self.tiles, exclude.stop * self.tiles)
         return self._tile_retrieval.nearest(vector, k, exclude=gone)[0]
 
     def image_of(self, row: int) -> int:

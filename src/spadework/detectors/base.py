@@ -11,7 +11,6 @@ import inspect
 import json
 import os
 import shutil
-import tempfile
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -24,9 +23,12 @@ import numpy as np
 from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
+from spadework.canvas import canvas_entries, canvas_of
 from spadework.detectors.configuration import Settings
+from spadework.detectors.costs import READING, Costs
 from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
-from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
+from spadework.errors import BackboneError, ImageError, InputError, ModelError, SpadeworkError
+from spadework.files import temporary_folder
 from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
@@ -35,10 +37,9 @@ from spadework.search_index import ARRAYS as SEARCH_INDEX
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
 
 
-class Detector(Settings, ABC):
+class Detector(Settings, Costs, ABC):
     """Base of all detectors."""
 
-    name: ClassVar[str]
     needs: ClassVar[str]  # "pyramid" or "pixels"
     summary: ClassVar[str]
     source: ClassVar[str]
@@ -75,7 +76,7 @@ class Detector(Settings, ABC):
     def _check_settings(self) -> None:
         """Raise InputError for a setting that breaks a rule; called by `fit`."""
 
-    def _choose_canvas(self, pictures: Sequence[Picture]) -> tuple[int, int] | None:
+    def _choose_canvas(self, pictures: Sequence[Picture]) -> View | None:
         """(height, width) that all pictures are fitted into, from the normal ones' sizes; None for a view that follows from settings."""
         return None
 
@@ -85,12 +86,6 @@ class Detector(Settings, ABC):
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Return image scores and map peaks, float64 each, of normal images by methods that were not fitted on them."""
         return np.empty(0), np.empty(0)
-
-    def _tune(
-        self, pictures: list[Picture], minutes: float, progress: Progress | None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the settings that suit normal pictures best, where they are not as they should be, and what the header tells of it."""
-        raise InputError(f"{self.name} cannot be tuned, only spade can: fit without tune.")
 
     def _known_pictures(self) -> set[str]:
         """`pixel_hash` of each normal picture that the model holds already."""
@@ -111,14 +106,12 @@ class Detector(Settings, ABC):
         """Learn what normal looks like, and set the threshold from the same pictures.
 
         Args:
-            images: normal pictures: a folder, paths, or arrays (see `spadework.images`); folders and lists may be mixed.
-                A picture that comes twice counts once (`repeated_` names the copies): scored against its own copy it would
-                look perfectly normal, and the threshold would sink to nothing.
+            images: normal pictures: a folder, paths, or arrays (see `spadework.images`); folders and lists may be mixed. A picture that comes
+                twice counts once (`repeated_` names the copies): scored against its own copy it would look perfectly normal.
             path: write the model here as it grows (it appears when complete); None keeps it in a temporary folder until `save`.
             bad_files: "raise" at the first picture that cannot be read, or "skip" it; `failures_` lists those skipped.
             progress: called with (what, done, total).
-            tune: first find the settings that suit these pictures, by defects planted on them; see docs/tuning.md. They become this
-                detector's own, and the model keeps the table of what was tried.
+            tune: first find the settings that suit these pictures, by planted defects; they become this detector's own. See docs/tuning.md.
             tune_minutes: the most that may take.
 
         Raises:
@@ -154,11 +147,12 @@ class Detector(Settings, ABC):
     ) -> None:
         self.failures_: tuple[Failure, ...] = ()
         self.repeated_: tuple[str, ...] = ()
+        self.progress_ = progress  # `_learn` tells of itself, too
         self._open_backbone()
         self.canvas_, self.canvas_of_ = self._choose_canvas(pictures), folder.header["settings"].get("image_size")
-        if self.canvas_ is not None:
-            folder.header["canvas"] = list(self.canvas_)
-        self._learn(self._see_normal(pictures, folder, bad_files, progress, "reading normal images"), folder)
+        folder.header.update(canvas_entries(self.canvas_))
+        self._learn(self._see_normal(pictures, folder, bad_files, progress, READING), folder)
+        del self.progress_
         folder.header["backbone"] = self._backbone_identity()
         folder.commit()
         self._open(folder)
@@ -170,15 +164,7 @@ class Detector(Settings, ABC):
         return {name: vars(self).pop(name) for name in list(vars(self)) if name.endswith("_")}
 
     def _draft(self, path: str | os.PathLike[str] | None) -> Path:
-        if path is None:
-            try:
-                return Path(tempfile.mkdtemp(prefix="spadework-")) / "model.spade"
-            except OSError as error:
-                why = f"no temporary folder can be made: {error.strerror or error}"
-                raise OutputError(
-                    f"{why}. Set TMPDIR to a folder that can be written, or give a path to fit."
-                ) from error
-        return draft_path(Path(path))
+        return temporary_folder() / "model.spade" if path is None else draft_path(Path(path))
 
     def _header(self) -> dict[str, Any]:
         from spadework import __version__
@@ -188,9 +174,7 @@ class Detector(Settings, ABC):
     def _adopt(self, folder: ModelFolder, *, temporary: bool) -> None:
         """Make `folder` the fitted state."""
         self.folder_ = folder
-        canvas = folder.header.get("canvas")  # none in a model from before there was one
-        self.canvas_ = None if canvas is None else (int(canvas[0]), int(canvas[1]))
-        self.canvas_of_ = folder.header["settings"].get("image_size")
+        self.canvas_, self.canvas_of_ = canvas_of(folder.header), folder.header["settings"].get("image_size")
         if not temporary:
             folder.hold()  # others may write to it
         self._open(folder)
@@ -432,8 +416,7 @@ class Detector(Settings, ABC):
 
         Raises:
             InputError: `backbone` or `weights` for a method that uses no network.
-            ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when the network
-                is first needed: looking at a model needs none.
+            ModelError: no model, damaged, of a newer version, or of another detector. Another backbone is refused when it is first needed.
         """
         folder = ModelFolder.open(check.path(path, "path"))
         if folder.header.get("detector") != cls.name:
@@ -473,7 +456,7 @@ class Detector(Settings, ABC):
         settings = {key: value for key, value in self.settings().items() if key not in elsewhere}
         backbone = header["backbone"]["hash"] if header["backbone"] else None
         content = [header["detector"], settings, backbone, header["calibration"], arrays]
-        content += [header["canvas"]] if "canvas" in header else []
+        content += [header[key] for key in ("canvas", "canvas_step") if key in header]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     # ---- the network -------------------------------------------------------------------------------------------------------

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
+
+from spadework.errors import InputError
+from spadework.images import Picture
 
 
 class Settings:
     """Settings are the constructor's arguments, stored as attributes of the same names."""
 
+    name: ClassVar[str]
     QUICK: ClassVar[Mapping[str, Any]] = {}  # what `quick` changes: fewer steps, smaller pictures
 
     @classmethod
@@ -46,6 +50,12 @@ class Settings:
     def settings(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values."""
         return {name: _plain(getattr(self, name)) for name in self.setting_names()}
+
+    def _tune(
+        self, pictures: list[Picture], minutes: float, progress: Callable[[str, int, int], None] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the settings that suit normal pictures best, where they are not as they should be, and what the header tells of it."""
+        raise InputError(f"{self.name} cannot be tuned, only spade can: fit without tune.")
 
     def __repr__(self) -> str:
         defaults = {key: _plain(p.default) for key, p in inspect.signature(type(self).__init__).parameters.items()}

@@ -66,9 +66,9 @@ def rehearse(
         planted=planted,
         progress=lambda done, total: report("reading pictures for the rehearsal", done, total),
     )
-    sides = [min(shape) for shape in stage.shapes]
-    learnt = len(stage.pictures) - math.ceil(len(stage.pictures) / (1 + stage.folds.max()))
-    facts = Facts(float(np.median(sides)), learnt, backbone.strides, backbone.multiple)
+    side = float(np.median([math.sqrt(height * width) for height, width in stage.shapes]))
+    learnt = len(stage.pictures) - max(fold.stop - fold.start for fold in stage.folds)
+    facts = Facts(side, learnt, backbone.strides, backbone.multiple)
     pruned.warm_up()  # compiled now, the first candidate's time tells of the others'
     network = RememberingNetwork(backbone)
     try:

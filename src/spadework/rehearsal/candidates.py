@@ -7,10 +7,14 @@ In: settings of `Spade`, `Facts` of the pictures and the network. Out: changes o
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from spadework import check
+from spadework.canvas import AUTO, LEAST, MOST, SHARE, is_auto
 from spadework.detectors.spade import Spade
 from spadework.errors import SpadeworkError
 
@@ -28,7 +32,7 @@ SCORES = (1, 5, 50)  # nearest images in the image score
 class Facts:
     """What candidates depend on.
 
-    side: the median shorter side of the pictures. pictures: how many stay when a fold is held out.
+    side: of a square as large as the median picture. pictures: how many stay when a fold is held out.
     strides: of the network's levels. multiple: of its view's sides.
     """
 
@@ -75,8 +79,9 @@ def _sizes(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
     for size in SIZES:
         if size % facts.multiple == 0 and size <= GROWN * facts.side:
             yield {"image_size": size}
-    if facts.side >= 512:
-        yield {"image_size": 512, "grid_stride": 16}
+    if SHARE * facts.side > SIZES[-1]:
+        yield {"image_size": AUTO}
+        yield {"image_size": AUTO, "grid_stride": 16}
 
 
 def _galleries(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
@@ -87,8 +92,7 @@ def _galleries(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
 
 def _strides(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
     for stride in (16, 4):
-        height, width = grid({**settings, "grid_stride": stride}, facts.strides)
-        if stride in facts.strides and GRIDS[0] <= min(height, width) and max(height, width) <= GRIDS[1]:
+        if stride in facts.strides and GRIDS[0] <= grid({**settings, "grid_stride": stride}, facts) <= GRIDS[1]:
             yield {"grid_stride": stride}
 
 
@@ -135,13 +139,20 @@ def other_scores(settings: Mapping[str, Any], fixed: frozenset[str]) -> list[Cha
     return [{"image_score": "nearest-images", "image_k": count} for count in SCORES]
 
 
-def grid(settings: Mapping[str, Any], strides: Sequence[int]) -> tuple[int, int]:
-    """Return (H, W) of the fine grid that settings make of a network's levels."""
-    height, width = Spade(**settings)._view().size
-    levels = settings["levels"] or range(1, len(strides) + 1)
-    kept = [strides[level - 1] for level in levels if level <= len(strides)]
+def view_side(settings: Mapping[str, Any], facts: Facts) -> float:
+    """Return the side of a square as large as what the network sees of a picture."""
+    size = settings["crop"] or settings["image_size"]
+    if is_auto(size):
+        return min(max(SHARE * facts.side, LEAST), MOST)
+    return float(np.sqrt(np.prod(check.size(size, "image_size"))))
+
+
+def grid(settings: Mapping[str, Any], facts: Facts) -> float:
+    """Return the places a side of the fine grid that settings make."""
+    levels = settings["levels"] or range(1, len(facts.strides) + 1)
+    kept = [facts.strides[level - 1] for level in levels if level <= len(facts.strides)]
     stride = next((stride for stride in kept if stride >= settings["grid_stride"]), kept[-1])
-    return height // stride, width // stride
+    return view_side(settings, facts) / stride
 
 
 def cost(settings: Mapping[str, Any], facts: Facts) -> float:
@@ -150,12 +161,10 @@ def cost(settings: Mapping[str, Any], facts: Facts) -> float:
     Measured there: a forward pass goes with the pixels (6 ms at 256 x 256), a search less than with the pairs (25 ms for 32 x 32 places
     in 50 images; four times the places take about eight times as long, twice the images half as long again).
     """
-    height, width = Spade(**settings)._view().size
-    tall, wide = grid(settings, facts.strides)
     images = min(settings["gallery_k"], facts.pictures)
-    search = 25.0 * (tall * wide / 1024) ** 1.5 * (images / 50) ** 0.6
+    search = 25.0 * (grid(settings, facts) / 32) ** 3 * (images / 50) ** 0.6
     if settings.get("search_radius") is not None:
         search *= min(1.0, 0.1 + (2 * settings["search_radius"] / facts.side) ** 2)
     if settings["image_score"] == "nearest-images":
         search += 0.1 * settings["image_k"] / 50
-    return float(6.0 * height * width / 65536 + search)
+    return float(6.0 * (view_side(settings, facts) / 256) ** 2 + search)

@@ -30,7 +30,7 @@ KEEP_BYTES = 1 << 30  # of decoded pictures in memory; beyond, they are read aga
 
 @dataclass(frozen=True)
 class Act:
-    """One picture to judge. source: which of the N. number: which defect on it; None for the untouched picture."""
+    """One picture to judge. source: which of the G. number: which defect on it; None for the untouched picture."""
 
     source: int
     number: int | None
@@ -51,8 +51,10 @@ class Stage:
         self, pictures: Sequence[Picture], *, seed: int, tested: int = TESTED, planted: int = PLANTED, keep: bool = True
     ) -> None:
         self.pictures, self.seed, self._keep = list(pictures), seed, keep
-        self.folds = np.arange(len(self.pictures)) % min(FOLDS, len(self.pictures))
-        self.tested = min(tested, len(self.pictures))
+        count = len(self.pictures)
+        self.folds = [slice(fold * count // FOLDS, (fold + 1) * count // FOLDS) for fold in range(FOLDS)]
+        self.tested = min(tested, count)
+        self.places = [source * count // self.tested for source in range(self.tested)]  # in every fold as many
         rounds = range(-(-planted // self.tested))
         dealt = [Act(source, number) for number in rounds for source in range(self.tested)][:planted]
         self.acts = (*(Act(source, None) for source in range(self.tested)), *dealt)
@@ -64,18 +66,19 @@ class Stage:
         return [act.source for act in self.acts if act.number is not None]
 
     @cached_property
-    def shapes(self) -> list[tuple[int, int]]:
+    def shapes(self) -> list[tuple[int, ...]]:
         """(height, width) of the tested pictures, (G,)."""
-        return [load(picture).shape[:2] for picture in self.pictures[: self.tested]]
+        return [load(self.pictures[place]).shape[:2] for place in self.places]
 
-    def held_out(self, act: Act) -> np.ndarray:
-        """Which of the N pictures an act must not be compared with: bool (N,)."""
-        return np.asarray(self.folds == self.folds[act.source])
+    def held_out(self, act: Act) -> slice:
+        """Which of the N pictures an act must not be compared with: its own fold."""
+        place = self.places[act.source]
+        return next(fold for fold in self.folds if fold.start <= place < fold.stop)
 
     def show(self, act: Act) -> tuple[np.ndarray, np.ndarray | None]:
         """Return an act's picture, uint8 (H, W, 3), and the mask of its defect as it is compared, bool (h, w); None without."""
         if act.number is None:
-            return load(self.pictures[act.source]), None
+            return load(self.pictures[self.places[act.source]]), None
         planted = self.planted(act)
         return planted.picture, compared_mask(planted.mask)
 
@@ -91,11 +94,11 @@ class Stage:
     def _plant(self, act: Act) -> Planted:
         assert act.number is not None  # it is asked for a defect
         rng = np.random.default_rng([self.seed, act.source, act.number])
-        fold = np.flatnonzero(self.held_out(act))
-        donor = int(fold[rng.integers(len(fold))])
+        fold = self.held_out(act)
+        donor = int(rng.integers(fold.start, fold.stop))
         place = act.number * self.tested + act.source
         kind = list(KINDS)[place % len(KINDS)]  # as many of each
-        return plant(load(self.pictures[act.source]), load(self.pictures[donor]), rng=rng, kind=kind)
+        return plant(load(self.pictures[self.places[act.source]]), load(self.pictures[donor]), rng=rng, kind=kind)
 
 
 def set_stage(

@@ -30,19 +30,12 @@ class OutOfTime(Exception):  # noqa: N818 - no error: the budget is used up
 
 
 class Rehearsing(Spade):
-    """SPADE that is given its network, and leaves chosen normal images out."""
+    """SPADE that is given its network."""
 
     network: RememberingNetwork
-    left_out: np.ndarray  # bool (N,)
 
     def _open_backbone(self) -> None:
         self.backbone_: Any = self.network
-
-    def _retrieve(self, vector: np.ndarray, exclude: int | None) -> tuple[np.ndarray, np.ndarray]:
-        images, distances = self.gallery_.nearest_images(vector, len(self.gallery_), exclude=exclude)
-        stays = ~self.left_out[images]
-        most = max(self.image_k, self.gallery_k)
-        return images[stays][:most], distances[stays][:most]
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ class Trial:
         measured = Measuring(self._stage.sources, self._stage.tested, seed=self._stage.seed)
         for heard in self._heard:
             by_vectors = float(heard.nearest[: model.image_k].mean()) if model.image_score == "nearest-images" else None
-            score, small = model._scores(Judgement(heard.distances, by_vectors))
+            score, small = model._scores(Judgement(heard.distances, by_vectors), heard.shape)
             assert small is not None  # SPADE always has a map
             score_map = np.nan_to_num(
                 _compared(small, model, heard.shape), nan=0.0
@@ -105,10 +98,10 @@ def run(stage: Stage, settings: Mapping[str, Any], network: RememberingNetwork, 
     model.fit(stage.pictures, progress=lambda _, done, __: clock(done / total))
     heard = []
     for done, (act, (seen, mask)) in enumerate(_seen(model, stage), len(stage.pictures) + 1):
-        model.left_out = stage.held_out(act)
+        fold = stage.held_out(act)
         assert seen.pyramid is not None  # Spade needs one
-        _, nearest = model._retrieve(seen.pyramid.global_vector, None)
-        judged = model._judge(seen)
+        _, nearest = model._retrieve(seen.pyramid.global_vector, fold)
+        judged = model._judge(seen, exclude=fold)
         assert judged.distances is not None  # SPADE always has a map
         heard.append(Heard(judged.distances, nearest, seen.image.shape, mask))
         clock(done / total)
