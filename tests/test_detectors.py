@@ -41,6 +41,8 @@ TRAINED = {"image_size": 32, "batch_size": 4, "held_out": 0.34, "learning_rate":
 AUTOENCODER = {**TRAINED, "width": 4, "latent": 8, "examples": 4, "learning_rate": 0.01, "rotation": 0, "shift": 0}
 SETTINGS = {
     "spade": TINY,
+    # Six: with fewer it depends on the pictures' order by which ones the scales are weighed.
+    "spade-scales": {"image_size": 64, "gallery_k": 5, "calibration_images": 6, "smoothing": 4.0},
     "patchcore": {"image_size": 64, "calibration_images": 5, "coreset": 0.5},
     "padim": {"image_size": 64, "calibration_images": 5},
     "nearest-image": {"image_size": 64, "calibration_images": 5},

@@ -23,7 +23,7 @@ ORDER = """
 errors
 check files
 images canvas pyramid ranking calibration
-backbones storage retrieval entries kernels metrics scores
+backbones storage sections retrieval entries kernels metrics scores
 search_index tiling coreset kmeans mixture alignment
 gallery datasets
 correspondence

@@ -17,6 +17,7 @@ from spadework.errors import MissingExtraError, ModelError
 
 DETECTORS = {
     "spade": "spadework.detectors.spade:Spade",
+    "spade-scales": "spadework.detectors.spade_scales:SpadeScales",
     "patchcore": "spadework.detectors.patchcore:PatchCore",
     "padim": "spadework.detectors.padim:PaDiM",
     "nearest-image": "spadework.detectors.nearest_image:NearestImage",

@@ -449,7 +449,8 @@ class Detector(Settings, Costs, ABC):
     def model_hash(self) -> str:
         """Return 16 hexadecimal digits that change with anything that changes an answer."""
         header = self._check_fitted().header
-        answering = sorted(set(header["arrays"]) - set(SEARCH_INDEX))  # that only makes answers come faster
+        # The search index, also a section's, only makes answers come faster.
+        answering = sorted(key for key in header["arrays"] if key.rpartition(".")[2] not in SEARCH_INDEX)
         arrays = {key: [header["arrays"][key][part] for part in ("rows", "crc32")] for key in answering}
         # Where the network lies and how many threads run changes nothing: the backbone's hash says which network it is.
         elsewhere = {"threads", "weights", "backbone", "max_false_alarms", "device", "checkpoints"}

@@ -197,13 +197,15 @@ class Spade(PyramidDetector):
         gallery: Gallery | None = None
         for seen in normal:
             assert seen.pyramid is not None  # needs == "pyramid"
-            if gallery is None:
-                codes = self.upsampling if self._prunes() else None
-                tiling = self._tiling()
-                gallery = Gallery.create(folder, seen.pyramid, storage=self.storage, codes=codes, tiling=tiling)
+            gallery = self._new_gallery(folder, seen.pyramid) if gallery is None else gallery
             gallery.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
         if gallery is not None:
             gallery.complete()
+
+    def _new_gallery(self, folder: ModelFolder, first: Pyramid) -> Gallery:
+        """An empty gallery, as these settings want it."""
+        codes = self.upsampling if self._prunes() else None
+        return Gallery.create(folder, first, storage=self.storage, codes=codes, tiling=self._tiling())
 
     def _tiling(self) -> Tiling | None:
         """How a large canvas is cut; None for the paper's view, where one tile is all, and where a search radius bounds the search."""
