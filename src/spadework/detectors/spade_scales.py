@@ -1,8 +1,8 @@
 """SPADE at several scales: each sees and searches the whole picture at its own size, and their maps are fused.
 
-In: normal pictures. Out, for a new one: for each scale the distance of each place to the nearest normal descriptor, as SPADE has it; one map, their mean, each scale
-divided by its weight. Weights come from normal pictures alone: a scale's is the median of the peaks of its maps of normal pictures, each left out in turn.
-So 1 is what is usual for the highest place of a normal picture, at whatever scale, and none drowns another by the size of its numbers.
+In: normal pictures. Out, for a new one: for each scale the distance of each place to the nearest normal descriptor, as SPADE has it; one map,
+their mean, each scale divided by its weight. Weights come from normal pictures alone: a scale's is the median of the peaks of its maps of normal
+pictures, each left out in turn. So 1 is usual for the highest place of a normal picture, at whatever scale, and none drowns another by its numbers.
 Letters: `S` scales, the largest first; `H x W` the fine grid of the largest.
 """
 
@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import cv2
@@ -127,7 +128,7 @@ class SpadeScales(NetworkDetector):
         if isinstance(self.scales, str) or not isinstance(self.scales, (Sequence, np.ndarray)) or len(self.scales) == 0:
             raise InputError(rule)
         found = tuple(check.not_negative(each, "scales") for each in self.scales)
-        if found[0] != 1 or found[-1] == 0 or any(b >= a for a, b in zip(found, found[1:], strict=False)):
+        if found[0] != 1 or found[-1] == 0 or any(b >= a for a, b in pairwise(found)):
             raise InputError(rule)
         return found
 
