@@ -91,8 +91,8 @@ def test_one_scale_is_spade_but_for_its_weight():
 
 
 def test_explanations_are_those_of_the_largest_scale(model):
-    (found, *_), (known, *_) = (each.explain_regions(each.predict(DEFECTIVE)) for each in (model, single(64)))
-    again = single(64).explain(single(64).predict(DEFECTIVE), found.y, found.x)
+    found, spade = model.explain_regions(model.predict(DEFECTIVE))[0], single(64)
+    again = spade.explain(spade.predict(DEFECTIVE), found.y, found.x)
     assert MASK[found.y, found.x]
     assert found.to_json() == again.to_json()
     np.testing.assert_array_equal(found.normal_patch, again.normal_patch)
