@@ -1,13 +1,15 @@
-"""The inspection station under load: what HTTP adds, eight clients at once, hostile uploads, *this is normal*, kills.
+"""The inspection station under load: what HTTP adds, eight clients at once, more than it can do, hostile uploads, *this is normal*, kills.
 
-python benchmarks/server.py            # some four minutes
+python benchmarks/server.py            # some five minutes
 python benchmarks/server.py --tiny
+python benchmarks/server.py --part clients --part overload   # these anew, the other rows as they were measured before
 
 Needs the extra `server`. The service is a process of its own, started as a user starts it; its clients run here, on the same cores.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import http.client
 import io
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Row, finish, parser
+from common import RESULTS, Row, finish, parser
 from PIL import Image
 
 from spadework import Spade, load
@@ -39,6 +41,7 @@ from spadework.datasets.synthetic import render
 
 COLUMNS = {"what": "what", "measured": "measured", "bar": "bar", "reached": "reached"}
 CLIENTS = 8
+PARTS = ("clients", "overload", "hostile", "normal", "kills")
 PATIENCE = 60.0  # seconds for the service to open
 
 
@@ -205,6 +208,40 @@ def many_clients(service: Service, sent: list[bytes], folder: Path, seconds: flo
     yield row("errors among them", f"{len(errors)} of {len(times)}", "0", not errors)
     told = f"{slow / median:.1f} ({1000 * slow:.0f} ms, {1000 * median:.0f} ms)"
     yield row("99th percentile over median", told, "4", slow < 4 * median)
+
+
+# ---- more than it can do -------------------------------------------------------------------------------------------------------------
+
+
+def overload(service: Service, sent: list[bytes], count: int, seconds: float) -> Iterator[Row]:
+    """Clients that send one picture after the other, more of them than may wait; who is turned away comes back when told to."""
+    taken, away, other, told_when, until = [], [], [], [], time.perf_counter() + seconds
+
+    def client(number: int) -> None:
+        rng, connection = random.Random(number), service.connection()
+        while (started := time.perf_counter()) < until:
+            path = f"/api/v1/models/{service.model.stem}/inspections"
+            connection.request("POST", path, rng.choice(sent), {"Content-Type": "image/png"})
+            answer = connection.getresponse()
+            answer.read()
+            took = time.perf_counter() - started
+            after = answer.getheader("Retry-After")
+            {201: taken, 503: away}.get(answer.status, other).append(took)
+            if answer.status == 503:
+                told_when.append(after is not None)
+                time.sleep(min(float(after or 1), max(0.0, until - time.perf_counter())))
+
+    together([lambda n=n: client(n) for n in range(count)])
+    slow = float(np.quantile(taken, 0.99))
+    told = f"{len(taken)} inspected, {len(away)} turned away, {len(other)} else"
+    yield row(
+        f"{count} clients for {seconds:g} s, more than may wait: answers",
+        told,
+        "201, or 503 with `Retry-After`",
+        not other and all(told_when),
+    )
+    told = f"{slow:.1f} s; turned away in {1000 * statistics.median(away or [0.0]):.0f} ms"
+    yield row("99th percentile of those inspected", told, "–", True)
 
 
 # ---- hostile uploads -----------------------------------------------------------------------------------------------------------------
@@ -393,8 +430,11 @@ def row(what: str, measured: str, bar: str, reached: bool) -> Row:
 
 
 def main() -> int:
-    options = parser(__doc__ or "").parse_args()
-    few = options.tiny
+    made = parser(__doc__ or "")
+    made.add_argument("--part", action="append", choices=PARTS, help="only this; may be given again")
+    made.add_argument("--seconds", type=float, default=60.0, help="how long eight clients send")
+    options = made.parse_args()
+    few, chosen = options.tiny, options.part or PARTS
     size = 64 if few else 512
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -404,19 +444,39 @@ def main() -> int:
         (folder / "sent").mkdir()
         (folder / "watch").mkdir()
         service = Service(part, folder / "station", log=folder / "log")
-        rows = [row("from the command to ready", f"{service.start():.1f} s", "–", True)]
+        started = row("from the command to ready", f"{service.start():.1f} s", "–", True)
         try:
-            rows += one_client(service, sent, folder / "sent")
-            rows += many_clients(service, sent, folder / "sent", 1 if few else 60)
-            rows += under_attack(service, sent, 18 if few else 500)
-            rows += this_is_normal(service, size, 2 if few else 10)
+            rows = {
+                "clients": lambda: [
+                    started,
+                    *one_client(service, sent, folder / "sent"),
+                    *many_clients(service, sent, folder / "sent", 1 if few else options.seconds),
+                ],
+                "overload": lambda: [*overload(service, sent, 120, 1 if few else 20)],
+                "hostile": lambda: [*under_attack(service, sent, 18 if few else 500)],
+                "normal": lambda: [*this_is_normal(service, size, 2 if few else 10)],
+            }
+            found = {name: rows[name]() for name in rows if name in chosen}
         finally:
             service.stop()
-        other = folder / "killed.spade"
-        shutil.copytree(part, other)
-        target = Service(other, folder / "killed", folder / "watch", log=folder / "log")
-        rows += kills(target, sent, size, 1 if few else 20)
-    return finish("server", rows, COLUMNS, options)
+        if "kills" in chosen:
+            other = folder / "killed.spade"
+            shutil.copytree(part, other)
+            target = Service(other, folder / "killed", folder / "watch", log=folder / "log")
+            found["kills"] = [*kills(target, sent, size, 1 if few else 20)]
+    for name in found:
+        found[name] = [{**each, "part": name} for each in found[name]]
+    return finish(
+        "server", [each for name in PARTS for each in found.get(name) or before(name, options)], COLUMNS, options
+    )
+
+
+def before(part: str, options: argparse.Namespace) -> list[Row]:
+    """What was measured of a part that is not measured now."""
+    target = Path(options.json) if options.json else RESULTS / "server.json"
+    if options.tiny or not target.exists():
+        return []
+    return [each for each in json.loads(target.read_text(encoding="utf-8"))["rows"] if each.get("part") == part]
 
 
 if __name__ == "__main__":

@@ -419,6 +419,10 @@ def test_demo_end_to_end(tmp_path):
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "demo" / "report.html") in done.stdout
     assert (tmp_path / "demo" / "report.html").is_file()
+    assert f"serve {tmp_path / 'demo' / 'gear.spade'} --open" in done.stdout
+    assert (tmp_path / "demo" / "gear.spade").is_dir()
+    assert f"pictures of {tmp_path / 'demo' / 'parts' / 'gear' / 'test'} dropped" in done.stdout
+    assert (tmp_path / "demo" / "parts" / "gear" / "test" / "rust").is_dir()
     again = run("demo", "--out", tmp_path / "demo", "--size", 128, "--json")
     assert {row["category"] for row in only_json(again)["results"]} == {"board", "gear", "weave"}
     assert os.listdir(tmp_path / "demo" / "inspection" / "gear" / "maps")

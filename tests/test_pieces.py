@@ -74,6 +74,7 @@ def test_a_large_view_runs_in_pieces_and_answers_as_a_whole(monkeypatch):
     )
     parts = Spade(**settings).fit(pictures)
     assert parts.gallery_.globals.shape[1] == 256  # the mean of the deepest level stands for the whole
+    assert parts.predict(new[0][:, :64])[0].nearest_images  # seen smaller than the canvas, by the same kind of vector
     for one, other in zip(whole, parts.predict(new), strict=True):
         np.testing.assert_allclose(other.score_map, one.score_map, rtol=1e-3, atol=1e-4 * float(one.score_map.max()))
 

@@ -7,6 +7,7 @@ import io
 import json
 from datetime import UTC, datetime, timedelta
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from station_server import TOKENS, bearer, client_of, png, settings_for
 
 import spadework
 from spadework.errors import OutputError
+from spadework.gallery import Gallery
 from spadework.images import pixel_hash
 
 API = "/api/v1"
@@ -231,6 +233,27 @@ def test_an_inspection_that_is_not_there(shared, path):
     assert shared.get(f"{API}/inspections/0{path}").status_code == 422
 
 
+def test_no_picture_that_came_from_anybody_is_decoded_in_this_process(own, monkeypatch):
+    """Its bytes are decoded in processes of their own, also for what is drawn later."""
+    told = inspect(own, BAD)
+    where = f"{API}/inspections/{told['id']}"
+
+    def here(*arguments, **named):
+        raise AssertionError("decoded in the station's own process")
+
+    with monkeypatch.context() as patch:
+        for name in ("imread", "imdecode", "imdecodemulti"):
+            patch.setattr(cv2, name, here)
+        patch.setattr(Image, "open", here)
+        small = np.zeros((64, 64, 3), np.uint8)
+        patch.setattr(Gallery, "thumbnail", lambda self, image: small)  # those of a model were encoded by ourselves
+        for path in ("image", "image?size=view", "image?size=thumb", "map.png", "map.f32", "match?y=1&x=1"):
+            assert own.get(f"{where}/{path}").status_code == 200, path
+        for kind in ("normal", "defect"):
+            assert own.post(f"{where}/decisions", json={"kind": kind}).status_code == 201, kind
+        assert own.post(f"{API}/models/part/normals", content=png(normal_picture(43)), headers=PNG).status_code == 201
+
+
 # ---------------------------------------------------------------- the history
 
 
@@ -263,6 +286,46 @@ def test_the_history_is_filtered_and_paged(own):
 )  # fmt: skip
 def test_filters_that_break_a_rule(shared, query):
     assert error_of(shared.get(f"{API}/inspections", params=query)) == (422, "invalid")
+
+
+TIMES = [
+    "0000-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+14:00",
+    "0001-01-01T00:00:00Z",
+    "1969-07-20T20:17:40Z",
+    "9999-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59-14:00",
+    "10000-01-01T00:00:00Z",
+    "2026-02-30T00:00:00Z",
+    "2026-01-01T00:00:00+99:99",
+    "1e30",
+    "-1e30",
+    "1e308",
+    "NaN",
+    "inf",
+    "-inf",
+    "253402300800",
+    "-62135596801",
+    "99999999999999999999",
+    "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+]
+
+
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("side", ["since", "until"])
+@pytest.mark.parametrize("path", ["inspections", "models/part/series"])
+def test_no_time_is_too_odd_to_be_answered(shared, seen, path, side, time):
+    response = shared.get(f"{API}/{path}", params={side: time})
+    if response.status_code != 200:
+        assert error_of(response) == (422, "invalid")
+        assert side in response.text
+
+
+@pytest.mark.parametrize("path", ["inspections", "models/part/series"])
+def test_all_the_time_there_is(shared, seen, path):
+    query = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59.999999Z"}
+    items = shared.get(f"{API}/{path}", params=query).json()["items"]
+    assert sum(item.get("count", 1) for item in items) >= 1
 
 
 # ---------------------------------------------------------------- decisions
@@ -480,8 +543,24 @@ def test_a_body_that_is_no_picture_is_bounded(shared, seen):
     )
     assert error_of(shared.post(where, content=b"{", headers={"Content-Type": "application/json"})) == (422, "json")
     assert error_of(shared.post(where, content=b"\xff", headers={"Content-Type": "application/json"}))[0] in (400, 422)
-    deep = b'{"kind":' + b"[" * 30_000 + b"]" * 30_000 + b"}"
-    assert error_of(shared.post(where, content=deep, headers={"Content-Type": "application/json"}))[0] in (400, 422)
+    nested = b"[" * 30_000 + b"]" * 30_000
+    for odd in (
+        nested,
+        b"9" * 60_000,
+        b"1e999",
+        b"-1e999",
+        b"NaN",
+        b'"\\ud800"',
+        b'{"a":' * 9_000 + b"1" + b"}" * 9_000,
+    ):
+        for body in (odd, b'{"kind":' + odd + b"}", b'{"kind":"defect","note":' + odd + b"}"):
+            response = shared.post(where, content=body, headers={"Content-Type": "application/json"})
+            assert error_of(response)[0] in (400, 422), body[:40]
+        rate = b'{"max_false_alarms":' + odd + b"}"
+        response = shared.put(
+            f"{API}/models/part/threshold", content=rate, headers={"Content-Type": "application/json"}
+        )
+        assert error_of(response)[0] in (400, 422), rate[:40]
 
 
 def test_what_nobody_thought_of_is_a_500_that_tells_nothing(model, tmp_path, monkeypatch, caplog):
@@ -506,6 +585,8 @@ def test_too_many_requests(model, tmp_path):
         assert error_of(answers[-1]) == (429, "rate")
         assert int(answers[-1].headers["retry-after"]) >= 1
         assert client.get("/healthz").status_code == 200
+        for path in ("/readyz", "/metrics"):  # they cost more than they look like
+            assert error_of(client.get(path)) == (429, "rate")
 
 
 def test_health(own):
@@ -529,6 +610,37 @@ def test_metrics_count(own):
     assert 'spadework_normal_pictures{model="part"} 6.0' in text
     assert 'route="/api/v1/models/{model}/inspections",status="201"} 1.0' in text
     assert "somewhere" not in text
+
+
+def test_metrics_tell_no_secret(model, tmp_path):
+    settings = settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station", tokens=True)
+    with client_of(settings) as client:
+        headers = bearer("manage")
+        told = client.post(
+            f"{API}/models/part/inspections",
+            params={"name": "a-secret-part"},
+            content=png(BAD),
+            headers={**PNG, **headers},
+        ).json()
+        client.post(
+            f"{API}/inspections/{told['id']}/decisions", json={"kind": "defect", "note": "a-note"}, headers=headers
+        )
+        client.get(f"{API}/models/a-secret-model", headers=headers)
+        client.request("SECRETMETHOD", f"{API}/models", headers=headers)
+        client.post(f"{API}/session", json={"token": TOKENS["manage"]})
+        client.cookies.clear()
+        assert error_of(client.get("/metrics")) == (401, "unauthorised")
+        text = client.get("/metrics", headers=headers).text
+    for secret in (
+        *TOKENS.values(),
+        str(tmp_path),
+        "manage-holder",
+        "a-secret",
+        "a-note",
+        "SECRETMETHOD",
+        told["picture"],
+    ):
+        assert secret not in text
 
 
 def test_logs_hold_no_secrets(model, tmp_path, caplog):

@@ -94,6 +94,7 @@ def test_the_client_shows_its_token(model, tmp_path):
 # ---------------------------------------------------------------- events
 
 
+@pytest.mark.slow
 def test_events_arrive_and_none_is_lost_over_a_restart(model, tmp_path):
     settings = settings_for(model.save(tmp_path / "part.spade"), tmp_path / "station")
     with running(settings) as url:
@@ -133,6 +134,7 @@ def test_events_arrive_and_none_is_lost_over_a_restart(model, tmp_path):
         ]
 
 
+@pytest.mark.slow
 def test_pictures_of_a_watched_folder_are_told_as_any_other(model, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -426,6 +428,7 @@ def test_what_cannot_be_served_is_told(saved_model, arguments, message):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_named(saved_model):
     code = "import sys; sys.modules['fastapi'] = None; sys.argv = ['spadework', 'serve', 'part.spade']; from spadework.cli import main; main()"
     source = str(Path(__file__).parents[1] / "src")

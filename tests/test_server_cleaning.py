@@ -14,6 +14,7 @@ import pytest
 from histories import START, clock, database_url, decide, history, postgresql_server, seen
 
 from spadework.errors import InputError, OutputError
+from spadework.images import read_image
 from spadework.server.cleaning import Cleaned, clean
 from spadework.server.records import Filter, Inspection, NewChange
 
@@ -130,7 +131,7 @@ def test_thumbnails_go_with_their_pictures(line, history):
     one = line.inspect("x")
     picture = history.pictures.keep_bytes(data.tobytes())
     other = history.record_many([seen(1, picture=picture, evidence=None)])[0]
-    small = history.pictures.thumbnail(picture)
+    small = history.pictures.thumbnail(picture, read_image)
     line.age(other)
     done = clean(history, 0, None, other.at + DAY)
     assert not small.exists() and not line.has_files(one) and done.left == 0

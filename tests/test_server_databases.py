@@ -124,3 +124,43 @@ def test_connections_that_the_database_ended_cost_nobody_anything(postgresql_ser
         assert process.stop() == 0
     finally:
         process.kill()
+
+
+def test_a_back_up_that_was_made_while_it_ran_is_a_station(saved, tmp_path):
+    """As docs/server.md says: the database first, then the files, then the model."""
+    import shutil
+    import sqlite3
+    from contextlib import closing
+
+    copy, station_folder = tmp_path / "copy", tmp_path / "station"
+    process = Process(saved, "--folder", station_folder)
+    try:
+        process.wait_ready()
+        with Client(process.url) as station:
+            found = station.inspect(png(BAD), name="bad.png")
+            station.decide(found.id, "normal", "a reflection")
+            (copy / "station").mkdir(parents=True)
+            with (
+                closing(sqlite3.connect(station_folder / "history.sqlite")) as source,
+                closing(sqlite3.connect(copy / "station" / "history.sqlite")) as target,
+            ):
+                source.backup(target)
+            shutil.copytree(station_folder / "pictures", copy / "station" / "pictures")
+            shutil.copytree(saved, copy / "part.spade")
+            station.inspect(normal_picture(60), name="after the back-up.png")
+    finally:
+        process.kill()
+    restored = Process(copy / "part.spade", "--folder", copy / "station")
+    try:
+        restored.wait_ready()
+        with Client(restored.url) as station:
+            assert ids(station) == [1]
+            assert station.inspection(1).json["decision"]["note"] == "a reflection"
+            assert station.models()[0]["n_normal"] == 7
+            height, width = BAD.shape[:2]
+            assert station.map(1).shape == (height, width)
+            assert httpx.get(f"{restored.url}/api/v1/inspections/1/image").content == png(BAD)
+            assert station.inspect(BAD).verdict == "normal"
+        assert restored.stop() == 0
+    finally:
+        restored.kill()

@@ -244,6 +244,7 @@ def test_processes_that_did_much_are_replaced(monkeypatch, tmp_path):
         assert decoders.replaced == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_be_started_costs_no_place(monkeypatch, tmp_path):
     """Where the system has no process or no memory to give, pictures are turned away, and taken again when it has."""
     good = written(tmp_path, encoded("PNG"), "good.png")
@@ -267,6 +268,7 @@ def no_process(*arguments, **named):
     raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code", ["raise SystemExit(1)", "print('nonsense', flush=True)", "import time; time.sleep(1000)"]
 )
@@ -317,6 +319,7 @@ def test_closing_ends_all_and_tells_those_who_wait(monkeypatch, tmp_path):
         decoders.decode(odd)
 
 
+@pytest.mark.slow
 def test_when_the_station_dies_its_decoders_go(tmp_path):
     code = (
         "import os, sys; from spadework.server.decoding import Decoders\n"

@@ -102,6 +102,19 @@ def test_sessions_end_when_nothing_is_asked(monkeypatch):
     assert sessions.find(key) is None
 
 
+def test_listening_alone_does_not_let_a_session_live_on(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    door = Doorkeeper(settings(tokens=TOKENS))
+    key, principal = door.sessions.start(Principal("ann", "manage"))
+    cookies = {door.cookie: key}
+    for now[0] in range(0, 12 * 3600, 3600):
+        assert door.identify({}, cookies, renew=False) == principal
+    now[0] = 12 * 3600 + 1.0
+    assert code_of(door.identify, {}, cookies, renew=False)[0] == 401
+    assert not door.sessions._open
+
+
 def test_two_stations_on_one_machine_have_cookies_of_their_own():
     assert Doorkeeper(settings(port=1)).cookie != Doorkeeper(settings(port=2)).cookie
 
@@ -157,7 +170,10 @@ def test_the_own_page_and_programs_may():
     check({})
 
 
-@pytest.mark.parametrize("name", ["x-forwarded-for", "forwarded", "via", "x-real-ip"])
+@pytest.mark.parametrize(
+    "name",
+    ["x-forwarded-for", "forwarded", "via", "x-real-ip", "x-forwarded-proto", "x-forwarded-server", "cf-connecting-ip"],
+)
 def test_a_proxy_in_front_of_an_open_station_is_refused(name):
     assert code_of(check, {name: "1.2.3.4"}, method="GET", api=False) == (403, "proxy")
     check({name: "1.2.3.4"}, tokens=TOKENS)
@@ -169,20 +185,34 @@ def test_a_proxy_in_front_of_an_open_station_is_refused(name):
 def test_a_rate_lets_a_burst_through_and_then_says_when():
     rate = Rate(2.0)
     for _ in range(4):
-        rate.take("a", now=100.0)
+        rate.take("10.0.0.1", now=100.0)
     with pytest.raises(Problem) as caught:
-        rate.take("a", now=100.0)
+        rate.take("10.0.0.1", now=100.0)
     assert (caught.value.status, caught.value.headers["Retry-After"]) == (429, "1")
-    rate.take("b", now=100.0)
-    rate.take("a", now=100.6)
-    assert code_of(rate.take, "a", now=100.7)[0] == 429
+    rate.take("10.0.0.2", now=100.0)
+    rate.take("10.0.0.1", now=100.6)
+    assert code_of(rate.take, "10.0.0.1", now=100.7)[0] == 429
+
+
+def test_a_rate_is_not_evaded_by_another_address_of_the_same_client():
+    rate = Rate(1.0, burst=3)
+    for index in range(3):
+        rate.take(f"2001:db8:0:7::{index}", now=0.0)
+    assert code_of(rate.take, "2001:db8:0:7:ffff::1", now=0.0)[0] == 429
+    rate.take("2001:db8:0:8::1", now=0.0)
+    for address in ("10.0.0.1", "10.0.0.2", "::ffff:10.0.0.3", "fe80::1%eth0"):
+        rate.take(address, now=0.0)
+    for index in range(3):  # what a proxy makes up
+        rate.take("x" * 10_000 + str(index), now=0.0)
+    assert code_of(rate.take, "something else", now=0.0)[0] == 429
+    assert sum(map(len, rate._buckets)) < 1000
 
 
 def test_a_slow_rate_says_to_wait_long():
     rate = Rate(0.1)
-    rate.take("a", now=0.0)
+    rate.take("10.0.0.1", now=0.0)
     with pytest.raises(Problem) as caught:
-        rate.take("a", now=0.0)
+        rate.take("10.0.0.1", now=0.0)
     assert int(caught.value.headers["Retry-After"]) >= 10
 
 

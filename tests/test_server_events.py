@@ -160,6 +160,26 @@ def test_silence_shows_that_the_line_is_alive_and_asks_who_listens():
     assert found == [first, COMMENT]
 
 
+def test_who_is_no_longer_welcome_hears_no_more_however_much_happens():
+    async def script(events):
+        welcome = [True]
+        body = stream(events, None, missed_none, lambda: welcome[0], silence=0.2)
+        await take(body, 1)
+        got = 0
+        for number in range(100):
+            events.publish("model", {})
+            try:
+                await take(body, 1)
+            except StopAsyncIteration:
+                break
+            got += 1
+            welcome[0] = number < 3
+            await asyncio.sleep(0.02)
+        return got
+
+    assert 4 <= run(script) < 60
+
+
 def test_a_stop_lets_all_go_after_what_waits():
     async def script(events):
         body = stream(events, None, missed_none, lambda: True)

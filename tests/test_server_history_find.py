@@ -11,7 +11,7 @@ import pytest
 from histories import START, clock, database_url, decide, history, postgresql_server, seen
 
 from spadework.errors import InputError
-from spadework.server.records import Filter, Inspection
+from spadework.server.records import Filter, Inspection, NewChange
 
 __all__ = ["clock", "database_url", "history", "postgresql_server"]  # fixtures
 
@@ -232,3 +232,66 @@ def test_scores_of_the_latest_come_newest_first(history, filled):
     assert history.shares("absent") == []
     with pytest.raises(InputError, match="last"):
         history.shares("part", 0)
+
+
+# ---------------------------------------------------------------- damaged rows
+
+DAMAGES = [
+    "UPDATE inspections SET regions = '[{\"box\": [1,'",
+    "UPDATE inspections SET regions = '[NaN]'",
+    "UPDATE inspections SET nearest = '7'",
+    "UPDATE inspections SET timings = ''",
+    "UPDATE inspections SET at = 4000000000000000000",
+    "UPDATE inspections SET at = -4000000000000000000",
+    "UPDATE inspections SET score = 9e999",
+    "UPDATE inspections SET files_removed_at = 4000000000000000000",
+]
+
+
+def run(history, statement: str) -> None:
+    with history.database.writing() as connection:
+        connection.exec_driver_sql(statement.replace("9e999", "9e999" if history.database.is_sqlite else "'Infinity'"))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_row_costs_its_neighbours_nothing(history, damage, caplog):
+    history.record_many([seen(i) for i in range(9)])
+    run(history, f"{damage} WHERE id = 5")
+    others = {1, 2, 3, 4, 6, 7, 8, 9}
+    for newest_first in (True, False):
+        for limit in (1, 2, 3, 50):
+            found, cursor, pages = [], None, 0
+            while pages == 0 or cursor is not None:
+                page = history.find(Filter(newest_first=newest_first, limit=limit, cursor=cursor))
+                found += [one.id for one in page.items]
+                cursor, pages = page.cursor, pages + 1
+                assert pages < 20
+            assert sorted(found) == sorted(others)
+    assert [one.id for one in history.after(3)] == [4, 6, 7, 8, 9]
+    assert history.get(5) is None
+    assert [one.id for one in history.record_many([seen(20)])] == [10]
+    assert "inspections 5 cannot be read" in caplog.text
+
+
+def test_a_damaged_change_or_decision_costs_its_neighbours_nothing(history):
+    history.record_many([seen(1)])
+    for index in range(5):
+        history.change(NewChange("part", "ann", "append", "a" * 64, "b" * 64, (f"{index}" * 64,)))
+        decide(history, 1, "normal")
+    run(history, "UPDATE model_changes SET detail = '{' WHERE id = 3")
+    run(history, "UPDATE decisions SET at = 4000000000000000000 WHERE id = 3")
+    found, cursor = [], None
+    while not found or cursor is not None:
+        page = history.changes("part", cursor, 1)
+        found += [change.id for change in page.items]
+        cursor = page.cursor
+        assert len(found) < 9
+    assert found == [5, 4, 2, 1]
+    assert [one.id for one in history.decisions(1)] == [1, 2, 4, 5]
+    assert [one.id for one in history.unfinished("part")] == [1, 2, 4, 5]
+
+
+def test_a_cursor_beyond_what_a_database_can_count_is_refused(history):
+    for cursor in ("n9999999999999999999.1", "n-9999999999999999999.1", "n1.9999999999999999999", "n\u0661.1"):
+        with pytest.raises(InputError, match="is not one that this list gave out"):
+            history.find(Filter(cursor=cursor))

@@ -14,6 +14,7 @@ import pytest
 from builders import normal_picture
 
 from spadework.errors import ImageError, InputError, OutputError
+from spadework.images import read_image
 from spadework.server.pictures import Pictures
 
 
@@ -74,7 +75,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(pictures, monkeypatch):
     "wrong", ["", "../../etc/passwd", "A" * 64, "a" * 63, "a" * 65, "a" * 64 + "\n", None, "/" * 64]
 )
 def test_no_path_is_made_of_what_is_no_hash(pictures, wrong):
-    for call in (pictures.path, pictures.evidence_path, pictures.thumbnail):
+    for call in (pictures.path, pictures.evidence_path, lambda sha256: pictures.thumbnail(sha256, read_image)):
         with pytest.raises(InputError, match="no SHA-256"):
             call(wrong)
 
@@ -82,22 +83,22 @@ def test_no_path_is_made_of_what_is_no_hash(pictures, wrong):
 def test_a_thumbnail_is_made_once(pictures):
     _, data = cv2.imencode(".png", normal_picture(0, (500, 1000)))
     sha256 = pictures.keep_bytes(data.tobytes())
-    small = pictures.thumbnail(sha256)
+    small = pictures.thumbnail(sha256, read_image)
     assert cv2.imread(str(small)).shape == (160, 320, 3)
     before = small.stat().st_mtime_ns
-    assert pictures.thumbnail(sha256) == small and small.stat().st_mtime_ns == before
+    assert pictures.thumbnail(sha256, read_image) == small and small.stat().st_mtime_ns == before
 
 
 def test_a_thumbnail_of_what_is_gone_or_no_picture(pictures):
-    assert pictures.thumbnail("0" * 64) is None
+    assert pictures.thumbnail("0" * 64, read_image) is None
     with pytest.raises(ImageError):
-        pictures.thumbnail(pictures.keep_bytes(b"no picture"))
+        pictures.thumbnail(pictures.keep_bytes(b"no picture"), read_image)
 
 
 def test_removing_frees_what_it_says_and_spares_the_young(pictures):
     _, data = cv2.imencode(".png", np.zeros((9, 9, 3), np.uint8))
     sha256 = pictures.keep_bytes(data.tobytes())
-    small = pictures.thumbnail(sha256).stat().st_size
+    small = pictures.thumbnail(sha256, read_image).stat().st_size
     assert pictures.size() == len(data) + small
     kept = pictures.path(sha256).stat().st_mtime
     assert pictures.remove("pictures", sha256, before=kept) == 0
@@ -162,3 +163,32 @@ def test_many_at_once_keep_the_same(pictures):
         thread.join()
     assert problems == [] and len(set(found)) == 40
     assert len(files_of(pictures)) == 40
+
+
+@contextlib.contextmanager
+def full_disk(room: int):
+    """Nothing can grow beyond so many bytes, as on a disk that is nearly full."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [5_000, 50_000, 5_000_000])  # below and above what is written at once
+@pytest.mark.parametrize("step", ["write", "flush", "keep"])
+def test_a_full_disk_is_told_as_such_whenever_it_shows(pictures, size, step):
+    with full_disk(1000):
+        with pytest.raises(OutputError), pictures.incoming() as incoming:  # and not an OSError, when it is closed
+            incoming.write(b"x" * size)
+            if step == "flush":
+                incoming.flush()
+            pictures.keep(incoming)
+        with pytest.raises(OutputError):
+            pictures.put_evidence(b"x" * size)
+        with contextlib.suppress(OutputError), pictures.incoming() as incoming:  # what is given up needs no room
+            incoming.write(b"x" * size)
+    assert files_of(pictures) == []
+    assert pictures.keep_bytes(b"x" * size)

@@ -602,6 +602,7 @@ def test_inspections_see_whole_models_only(saved, tmp_path):
             assert (score, threshold) == expected[probe, name]
 
 
+@pytest.mark.slow
 def test_what_is_submitted_after_the_answer_is_judged_by_the_new_model(station):
     """Also while others keep the queue full."""
     stop = threading.Event()
@@ -696,7 +697,10 @@ def test_killed_at_random_moments_nothing_accepted_is_lost(saved, tmp_path):
     assert sum(what == "normal" for what, _ in accepted) > 3
 
 
-@pytest.mark.parametrize("step", ["decide", "append", "change", "undo", "remove", "change of undo"])
+STEPS = ("change", "undo", "remove", "change of undo")
+
+
+@pytest.mark.parametrize("step", ["decide", "append", *(pytest.param(step, marks=pytest.mark.slow) for step in STEPS)])
 def test_a_crash_after_each_step_is_finished_when_the_station_opens(saved, tmp_path, monkeypatch, step):
     root = tmp_path / "s"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -241,6 +242,35 @@ def test_a_file_that_goes_or_changes_while_it_is_read_is_looked_at_again(line, f
     (folder / "a.png").unlink()
     until(lambda: not watch._files)
     assert len(watch_files) == 1  # and what has gone is forgotten
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+def test_what_becomes_no_file_between_the_look_and_the_reading_hangs_nothing(line, folder, monkeypatch, kind):
+    station, watch = line
+    real, swapped = Watch._prepare, []
+
+    def swapping(self, file):
+        if not swapped and file.path.endswith("a.png"):
+            path = folder / "a.png"
+            path.rename(folder / "b.png")
+            if kind == "pipe":
+                os.mkfifo(path)
+            elif kind == "socket":
+                socket.socket(socket.AF_UNIX).bind(os.fspath(path))
+            elif kind == "device":
+                path.symlink_to("/dev/zero")
+            else:
+                path.mkdir()
+            swapped.append(1)
+        return real(self, file)
+
+    monkeypatch.setattr(Watch, "_prepare", swapping)
+    drop(folder, "a.png")
+    until(lambda: watch.done == 1, 20)
+    looks(watch)
+    assert swapped
+    assert names(station.history) == ["b.png"]
+    assert not list((station.pictures.folder / "incoming").iterdir())
 
 
 # ---------------------------------------------------------------- many, and trouble

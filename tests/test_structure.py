@@ -27,13 +27,14 @@ backbones storage retrieval entries kernels metrics scores
 search_index tiling coreset kmeans mixture alignment
 gallery datasets
 correspondence
-prediction
+prediction bill
 detectors
 evaluation rehearsal
 published fingerprint results
 runs
 workers
-benchmark comparison
+benchmark comparison probe
+estimates
 report
 batch demo reproduce
 client

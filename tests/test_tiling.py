@@ -141,7 +141,7 @@ def test_a_picture_left_out_leaves_out_all_its_tiles(model):
         rows = gallery.nearest_tiles(tile.global_vector, 99, exclude=1)
         assert len(rows) == 18
         assert all(gallery.image_of(row) != 1 for row in rows.tolist())
-    judged = model._judge_pyramid(gallery.pyramid(1), own, (96, 160), exclude=1)
+    judged = model.judge_normal(1, None)
     assert 1 not in judged.correspondence.images
     assert judged.distances.min() > 0
 

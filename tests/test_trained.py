@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from builders import normal_pictures
 
+from spadework.bill import duration
 from spadework.cli import console
 from spadework.detectors import training
 from spadework.detectors.trained import TrainedDetector, to_tensor
-from spadework.detectors.training import Course, duration
+from spadework.detectors.training import Course
 from spadework.errors import InputError, MissingExtraError, ModelError, TrainingError
 from spadework.prediction import Judgement
 from spadework.storage import HEADER

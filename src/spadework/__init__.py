@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Detector": "spadework.detectors.base",
     "Evaluation": "spadework.evaluation",
-    "Explanation": "spadework.detectors.spade",
+    "Explanation": "spadework.detectors.explaining",
     "Failure": "spadework.prediction",
     "Prediction": "spadework.prediction",
     "Predictions": "spadework.prediction",

@@ -23,7 +23,7 @@ from spadework.results import Claim, Record, Results
 from spadework.runs import Asked, Outcome, Refused, Run, chosen_detectors, failed, make_detector, perform, plan
 from spadework.workers import BUSY, Announce, Crew, Ended, Taken, kind_of
 
-__all__ = ["Benchmark", "do_runs", "make_detector", "run_benchmark"]
+__all__ = ["Benchmark", "do_runs", "make_detector", "outstanding", "plan_benchmark", "run_benchmark"]
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,45 @@ def run_benchmark(
         InputError: an unknown category, detector or setting, or measures that cannot be taken as asked.
         OutputError: results cannot be written.
     """
+    planned = plan_benchmark(
+        dataset,
+        categories=categories,
+        detectors=detectors,
+        settings=settings,
+        paper=paper,
+        quick=quick,
+        seeds=seeds,
+        pro_limit=pro_limit,
+        resolution=resolution,
+    )
+    return do_runs(planned, results=results, jobs=jobs, memory_limit=memory_limit, progress=progress, announce=announce)
+
+
+def plan_benchmark(
+    dataset: Dataset,
+    *,
+    categories: Sequence[str] = (),
+    detectors: Sequence[str] = ("spade",),
+    settings: Mapping[str, Any] | None = None,
+    paper: bool = False,
+    quick: bool = False,
+    seeds: Sequence[int] = (),
+    pro_limit: float = 0.3,
+    resolution: str | None = None,
+) -> list[Run | Refused]:
+    """Return the runs that `run_benchmark` would do. Arguments and errors are its own."""
     if paper and quick:
         raise InputError("paper and quick are two configurations: choose one.")
     chosen = [dataset.category(name) for name in dict.fromkeys(categories)] if categories else list(dataset.categories)
     configuration = "paper" if paper else "quick" if quick else "default"
     asked = Asked(dict(settings or {}), configuration, list(seeds), pro_limit, resolution)
-    planned = plan(chosen_detectors(detectors), chosen, asked)
-    return do_runs(planned, results=results, jobs=jobs, memory_limit=memory_limit, progress=progress, announce=announce)
+    return plan(chosen_detectors(detectors), chosen, asked)
+
+
+def outstanding(planned: Sequence[Run | Refused], results: Results | None = None) -> list[Run]:
+    """Return the planned runs that are still to be done: not those in the folder of results."""
+    todo = _Ledger(planned, results, lambda text: None).begin()
+    return [run for index in todo if isinstance(run := planned[index], Run)]
 
 
 def do_runs(

@@ -129,6 +129,7 @@ def correspond_tiles(
         down, right = (whole / part for whole, part in zip(tiling.size, tiling.tile, strict=True))
         within = Window(within.down * down, within.right * right)
     owners, found = tiling.owners(grid), []
+    corners = np.array([[part.start for part in tiling.places(tile, grid)] for tile in range(len(tiling))])
     images, positions = np.empty(grid, np.int64), np.empty(grid, np.int64)
     nearest = np.empty(grid)
     for tile, pyramid in enumerate(tiles):
@@ -137,7 +138,6 @@ def correspond_tiles(
         own = correspond(pyramid.levels, gallery, rows, within=within, **options)
         found.append(own.distances)
         width = own.images.shape[1]
-        corners = np.array([[part.start for part in tiling.places(other, grid)] for other in range(len(tiling))])
         y, x = corners[own.images % len(tiling)].transpose(2, 0, 1)  # of the tile that each match lies in
         places = tiling.places(tile, grid)
         mine = owners[places] == tile

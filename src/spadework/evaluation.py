@@ -27,6 +27,8 @@ from spadework.prediction import Failure, Prediction
 
 PICTURE_SIDE = 480  # longer side of the pictures that a case keeps
 CASES = 4  # of each kind
+KINDS_OF_CASES = 4
+MEASURING, DRAWING = "measuring", "gathering cases"
 PATCHES = 3  # matched patches a case shows
 RESOLUTIONS = frozenset({"original", "view"})
 MEASURES = ("image_auroc", "pixel_auroc", "pro", "image_ap", "pixel_ap", "image_f1", "pixel_f1")
@@ -141,6 +143,13 @@ def evaluate(
     labels = np.array([sample.is_anomalous for sample in samples], bool)
     image = image_measures(np.array(scores, np.float64), labels)
     pixel = pixels.result(limit=pro_limit) if has_maps and has_masks else None
+    if progress:
+        progress(MEASURING, 1, 1)
+    cases = []
+    for why, sample, found in picked.chosen():
+        cases.append(_case(detector, why, sample, found))
+        if progress:
+            progress(DRAWING, len(cases), len(picked.chosen()))
     why_none = no_map(detector) if has_masks else "the data set has no masks for its anomalous pictures"
     return Evaluation(
         row=_row(detector, category, image, pixel, why_none)
@@ -161,7 +170,7 @@ def evaluate(
         image_roc=image.roc,
         pixel_roc=pixel.roc if pixel else None,
         pro_curve=pixel.pro_curve if pixel else None,
-        cases=tuple(_case(detector, why, sample, found) for why, sample, found in picked.chosen()),
+        cases=tuple(cases),
     )
 
 

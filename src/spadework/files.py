@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def write_file(path: Path, data: bytes, *, flush: bool = False) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def temporary_folder() -> Path:
+    """Make a folder of one's own. OutputError where none can be made."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="spadework-"))
+    except OSError as error:
+        why = f"no temporary folder can be made: {error.strerror or error}"
+        raise OutputError(f"{why}. Set TMPDIR to a folder that can be written, or give a path to fit.") from error
 
 
 @contextlib.contextmanager

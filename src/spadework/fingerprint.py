@@ -34,7 +34,10 @@ PACKAGE = Path(spadework.__file__).parent
 LIBRARIES = ("numpy", "numba", "onnxruntime", "opencv-python-headless", "pillow")
 FRAMEWORKS = ("torch",)  # counted for detectors that need an extra
 # The registry grows with every detector, and the root holds the version, which counts by itself.
-APART = frozenset({PACKAGE / "__init__.py", PACKAGE / "detectors" / "__init__.py"})
+# What changes no answer: the registry, and the bill, which only tells beforehand what work will take.
+APART = frozenset(
+    PACKAGE / file for file in ("__init__.py", "detectors/__init__.py", "bill.py", "estimates.py", "probe.py")
+)
 
 
 def identity(

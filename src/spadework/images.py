@@ -326,12 +326,16 @@ class View:
 
     resize: (height, width) in pixels, or one int in a 1-tuple for "the shorter side, aspect kept" as the paper's protocol has it.
     crop: (height, width), or None for all of it.
-    pad: `resize` is a canvas: the picture, its aspect kept, is made as large as fits, and its edges are repeated around it.
+    pad: `resize` is a canvas: the picture, its aspect kept, is made as large as fits.
+    step: of a canvas. 1: the picture's edges are repeated around it, in pixels. Else sides and places of pictures within the canvas are multiples of
+        it, so that a network whose coarsest stride it is can see the picture alone: its edge then looks like any other picture's edge,
+        and what it gives is padded.
     """
 
     resize: tuple[int, ...]
     crop: tuple[int, int] | None = None
     pad: bool = False
+    step: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -342,7 +346,10 @@ class View:
         """Return the size of a picture of `shape` after resizing, before the crop or without the padding."""
         if self.pad:
             scale = min(self.resize[0] / shape[0], self.resize[-1] / shape[1])
-            height, width = (max(1, min(round(own * scale), most)) for own, most in zip(shape, self.size, strict=False))
+            height, width = (
+                max(1, min(round(own * scale / self.step), most // self.step)) * self.step
+                for own, most in zip(shape, self.size, strict=False)
+            )
             return height, width
         if len(self.resize) == 2:
             return self.resize[0], self.resize[1]
@@ -363,16 +370,21 @@ class View:
         """Return where the view shows a picture of `shape`: rows and columns; all of them without padding."""
         if not self.pad:
             return slice(0, self.size[0]), slice(0, self.size[1])
-        height, width = self.resized(shape)
-        top, left = self._corner(height, width)
-        return slice(-top, height - top), slice(-left, width - left)
+        return self.place(self.resized(shape))
+
+    def place(self, seen: tuple[int, ...]) -> tuple[slice, slice]:
+        """Return where a picture of size `seen` lies on the canvas: rows and columns."""
+        top, left = self._corner(seen[0], seen[1])
+        return slice(-top, seen[0] - top), slice(-left, seen[1] - left)
 
     def cells(self, shape: tuple[int, ...], grid: tuple[int, int]) -> tuple[slice, slice]:
         """Return the rows and columns of a grid over the view whose centres show a picture of `shape`; at least one of each."""
         return cells(self.part(shape), self.size, grid)
 
     def see(self, image: np.ndarray) -> np.ndarray:
-        """Return what the network sees: uint8 (h, w, 3). Area averaging when shrinking (no aliasing), bilinear when growing.
+        """Return what the network sees: uint8 (h, w, 3), smaller than the canvas for a picture that its edges are not repeated around.
+
+        Area averaging when shrinking (no aliasing), bilinear when growing.
 
         Raises:
             ImageError: the picture is so long that, its aspect kept, it would exceed MAX_PIXELS.
@@ -384,7 +396,7 @@ class View:
                 f"a picture of {came} is too long to keep its aspect: leave out crop, or cut it into parts."
             )
         found = _resize(image, height, width)
-        return self._padded(found) if self.pad else self._cut(found)
+        return self._padded(found) if self.pad and self.step == 1 else self._cut(found)
 
     def see_mask(self, mask: np.ndarray) -> np.ndarray:
         """Return a (H, W) mask through the same view, without padding, by nearest neighbour: bool (h, w)."""
@@ -405,7 +417,8 @@ class View:
         return np.asarray(cv2.resize(whole, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)
 
     def _corner(self, height: int, width: int) -> tuple[int, int]:
-        return round((height - self.size[0]) / 2), round((width - self.size[1]) / 2)
+        step = 2 * self.step
+        return round((height - self.size[0]) / step) * self.step, round((width - self.size[1]) / step) * self.step
 
     def _padded(self, image: np.ndarray) -> np.ndarray:
         rows, columns = self.part(image.shape)

@@ -105,6 +105,24 @@ def build(levels: Sequence[np.ndarray], global_vector: np.ndarray, *, grid_level
     return Pyramid(tuple(maps), global_vector)
 
 
+def padded(pyramid: Pyramid, place: tuple[slice, slice], size: tuple[int, int]) -> Pyramid:
+    """Return the pyramid of a larger view, whose places beyond the picture repeat the picture's nearest.
+
+    Args:
+        pyramid: of the picture alone.
+        place: rows and columns of the view that show the picture, in pixels, multiples of the network's coarsest stride.
+        size: (height, width) of the view in pixels.
+    """
+    levels = []
+    for level in pyramid.levels:
+        around = []
+        for own, side, count in zip(place, size, level.shape[:2], strict=True):
+            stride = (own.stop - own.start) // count
+            around.append((own.start // stride, (side - own.stop) // stride))
+        levels.append(np.pad(level, [*around, (0, 0)], mode="edge"))
+    return Pyramid(tuple(levels), pyramid.global_vector)
+
+
 def _channels_last(level: np.ndarray) -> np.ndarray:
     """(C, h, w) -> (h, w, C). OpenCV transposes block by block: 0.04 ms for the embedded network's levels, NumPy 0.44 ms."""
     channels, height, width = level.shape

@@ -173,7 +173,10 @@ class Backbone:
             raise InputError(f"images must be a uint8 array, not {came}; spadework.images converts pictures")
         if images.ndim != 4 or images.shape[3] != 3:
             raise InputError(f"images must have shape (n, H, W, 3), not {images.shape}")
-        height, width = images.shape[1:3]
+        self.check_size(*images.shape[1:3])
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise InputError for a size of pictures, in pixels, that the network does not take."""
         if self.fixed_size is not None and (height, width) != self.fixed_size:
             fixed = f"{self.fixed_size[0]} x {self.fixed_size[1]}"
             raise InputError(f"{self.name} takes pictures of {fixed} only, not {height} x {width}: resize them")

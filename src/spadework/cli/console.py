@@ -15,6 +15,8 @@ from spadework.errors import InputError, OutputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from spadework.bill import Bill
+
 Progress = Callable[[str, int, int], None]
 
 WIDE = 200  # characters, where standard output is no terminal
@@ -56,6 +58,21 @@ def check_target(target: str | None) -> None:
     if path.is_dir() or not os.access(folder, os.W_OK):
         why = "is a folder; name a file" if path.is_dir() else f"cannot be written: no permission in {folder}"
         raise OutputError(f"{path}: {why}.")
+
+
+def present_bill(bill: Bill, *, dry_run: bool, as_json: bool) -> None:
+    """Tell what work will take. Of a dry run it is the result, with its stages; else a line about the work, and more only where it is too much."""
+    if dry_run and as_json:
+        say_json(bill.to_json())
+        return
+    tell = say if dry_run else note
+    tell(str(bill))
+    if dry_run:
+        for name, seconds in bill.stages.items():
+            tell(f"  {name:<30} {seconds:>10.1f} s")
+        tell(f"  (told in {bill.probe_seconds:.1f} s, for this machine as busy as it is now; nothing was written)")
+    for line in bill.warnings():
+        tell(line)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spadework.cli import options
-from spadework.cli.console import check_target, measures_table, note, progress_bar, say, say_json, write_json
+from spadework.cli.console import (
+    check_target,
+    measures_table,
+    note,
+    present_bill,
+    progress_bar,
+    say,
+    say_json,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +95,7 @@ def benchmark(
     ] = None,
     jobs: options.Jobs = None,
     memory_limit: options.MemoryLimit = None,
+    dry_run: options.DryRun = False,
     json_file: options.JsonFile = None,
     report: options.Report = None,
 ) -> None:
@@ -93,11 +103,13 @@ def benchmark(
 
     One row of measures each; a run that fails becomes an empty row with the reason, and the exit code is 1. With several methods,
     or with --results or --jobs, each run is a process of its own, so that one that is killed costs its row alone; --report keeps all in this process.
-    With several methods a setting goes to those that have it.
+    With several methods a setting goes to those that have it. Says before it starts about how long it will take, how much memory and disk;
+    --dry-run stops there.
     """
-    from spadework.benchmark import run_benchmark
+    from spadework.benchmark import do_runs, outstanding, plan_benchmark
     from spadework.datasets import open_dataset
     from spadework.errors import InputError
+    from spadework.estimates import estimate_runs
     from spadework.results import Results
     from spadework.runs import chosen_detectors
 
@@ -110,22 +122,28 @@ def benchmark(
     apart = report is None and (several or results is not None or memory_limit is not None)
     opened = open_dataset(dataset, layout)
     given = {"backbone": backbone, "weights": weights, "image_size": image_size, "storage": storage}
+    planned = plan_benchmark(
+        opened,
+        categories=category,
+        detectors=detector,
+        settings=options.chosen_settings(settings, **given, max_false_alarms=max_false_alarms, threads=threads),
+        paper=paper,
+        quick=quick,
+        seeds=seed,
+        pro_limit=pro_limit,
+        resolution=resolution,
+    )
+    folder, at_once = None if results is None else Results(results), jobs or (1 if apart else None)
+    bill = estimate_runs(outstanding(planned, folder), jobs=at_once, brief=not dry_run)
+    if dry_run or bill.normal or bill.unknown:
+        present_bill(bill, dry_run=dry_run, as_json=json_file == "-")
+    if dry_run:
+        if json_file not in (None, "-"):
+            write_json(bill.to_json(), str(json_file))
+        return
     with progress_bar() as progress:
-        found = run_benchmark(
-            opened,
-            categories=category,
-            detectors=detector,
-            settings=options.chosen_settings(settings, **given, max_false_alarms=max_false_alarms, threads=threads),
-            paper=paper,
-            quick=quick,
-            seeds=seed,
-            pro_limit=pro_limit,
-            resolution=resolution,
-            results=None if results is None else Results(results),
-            jobs=jobs or (1 if apart else None),
-            memory_limit=memory_limit,
-            progress=progress,
-            announce=note,
+        found = do_runs(
+            planned, results=folder, jobs=at_once, memory_limit=memory_limit, progress=progress, announce=note
         )
     _present(found, json_file, report)
     if found.failed:
@@ -198,6 +216,10 @@ def demo(
     say(f"maps         {shown.inspection}")
     say(f"HTML report  {shown.report}")
     command = "spadework" if shutil.which("spadework") else sys.argv[0]
+    say(
+        f"In the browser, with pictures of {shown.parts / 'gear' / 'test'} dropped on the page (pip install 'spadework[server]'):"
+    )
+    say(f"  {command} serve {out / 'gear.spade'} --open")
     say("Now with your own pictures:")
     say(f"  {command} fit GOOD_FOLDER -o part.spade")
     say(f"  {command} predict part.spade NEW_FOLDER --out results --explain")

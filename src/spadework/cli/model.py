@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spadework.cli import options
-from spadework.cli.console import note, progress_bar, say, say_json
+from spadework.cli.console import note, present_bill, progress_bar, say, say_json
 from spadework.cli.tuning import tuning_line, tuning_table
 
 if TYPE_CHECKING:
     from spadework.detectors.base import Detector
+    from spadework.detectors.placing import Alignment
     from spadework.prediction import Failure, Prediction
 
 SOME_FAILED, NOTHING_DONE = 1, 2
@@ -51,13 +53,16 @@ def fit(
     tune_minutes: Annotated[float, typer.Option(metavar="MINUTES", help="The most that --tune may take.")] = 10.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
     strict: options.Strict = False,
+    dry_run: options.DryRun = False,
     as_json: options.JsonFlag = False,
 ) -> None:
     """Learn what normal looks like from pictures of good parts.
 
-    The threshold is set from the same pictures, each compared with all the others; no defect is needed.
+    The threshold is set from the same pictures, each compared with all the others; no defect is needed. Says before it starts about
+    how long it will take, how much memory and disk, from a small fit of a few seconds; --dry-run stops there.
     """
     from spadework.benchmark import make_detector
+    from spadework.detectors.placing import SearchRadiusWarning
     from spadework.errors import OutputError
 
     if output.exists() and not overwrite:
@@ -66,7 +71,11 @@ def fit(
     given["search_radius"] = search_radius
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
-    with progress_bar() as progress:
+    _say_bill(model, normal, output, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        return
+    with progress_bar() as progress, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", SearchRadiusWarning)
         model.fit(
             normal,
             path=output,
@@ -76,9 +85,13 @@ def fit(
             tune_minutes=tune_minutes,
         )
     _report_skipped(model)
+    said = [str(warning.message) for warning in warned if issubclass(warning.category, SearchRadiusWarning)]
+    for text in said:
+        note(f"warning: {text}")
     summary = model_summary(model) | {"fit_seconds": round(model.fit_seconds_, 2)} | _skipped_json(model)
+    advice = _placing_advice(model)
     if as_json:
-        say_json(summary)
+        say_json(summary | {"warnings": said, "advice": advice})
     else:
         if tune:
             say(tuning_line(summary["tuning"]))
@@ -86,7 +99,28 @@ def fit(
         if summary["search_index"]:
             say(_index_line(summary["search_index"]))
         _say_thresholds(model)
+        if advice:
+            say(f"advice: {advice}")
     _exit_for(model.failures_)
+
+
+def _placing_advice(model: Detector) -> str | None:
+    """Whether a search radius is worth a try; None where it is not clear from a few pictures, or there is one."""
+    from spadework.detectors.placing import measure
+    from spadework.detectors.spade import Spade
+
+    if not isinstance(model, Spade) or model.search_radius is not None:
+        return None
+    found = measure(model, most=6, rises=False)
+    return str(found) if found is not None and found.advice is not None else None
+
+
+def _say_bill(model: Detector, normal: list[Path], output: Path, *, dry_run: bool, as_json: bool) -> None:
+    """Say what the fit will take: a line about the work, or, of a dry run, the result."""
+    from spadework.estimates import estimate, is_worth_telling
+
+    if dry_run or is_worth_telling(model, normal):
+        present_bill(estimate(model, normal, path=output), dry_run=dry_run, as_json=as_json)
 
 
 def _index_line(index: dict[str, Any]) -> str:
@@ -316,6 +350,13 @@ def threshold(
 def info(
     model: options.Model,
     verify: Annotated[bool, typer.Option("--verify", help="Read everything and check every checksum.")] = False,
+    alignment: Annotated[
+        bool,
+        typer.Option(
+            "--alignment",
+            help="Tell whether the normal pictures lie alike, so that --search-radius makes sense; seconds.",
+        ),
+    ] = False,
     as_json: options.JsonFlag = False,
 ) -> None:
     """Show what a model holds, and check it."""
@@ -323,8 +364,10 @@ def info(
     if verify:
         detector.verify()
     summary = model_summary(detector)
+    aligned = _alignment(detector) if alignment else None
     if as_json:
-        say_json(summary | ({"verified": True} if verify else {}))
+        extra = {"alignment": None if aligned is None else aligned.to_json()} if alignment else {}
+        say_json(summary | ({"verified": True} if verify else {}) | extra)
         return
     network = summary["backbone"]
     say(f"model       {summary['model']}, {summary['megabytes']} MB, hash {summary['model_hash']}")
@@ -340,8 +383,30 @@ def info(
     if summary["tuning"]:
         say(f"tuning      {tuning_line(summary['tuning'])}")
         tuning_table(summary["tuning"])
+    if aligned is not None:
+        _say_alignment(aligned)
     if verify:
         say("every checksum is right")
+
+
+def _alignment(detector: Detector) -> Alignment | None:
+    from spadework.detectors.placing import FEWEST
+    from spadework.detectors.spade import Spade
+
+    if not isinstance(detector, Spade):
+        note(f"{detector.name} matches no places, so --alignment shows nothing; spade does")
+        return None
+    found = detector.alignment()
+    if found is None:
+        note(f"whether pictures are aligned can be told from {FEWEST} normal pictures on")
+    return found
+
+
+def _say_alignment(found: Alignment) -> None:
+    say(f"alignment   {found}")
+    for row in found.rows:
+        rise = "" if row.rise is None else f"; normal parts score {row.rise:.2f} times as high"
+        say(f"  within {row.radius:g} pixels: {row.share:.0%} of best matches, {row.by_chance:.0%} by chance{rise}")
 
 
 def model_summary(detector: Detector) -> dict[str, Any]:

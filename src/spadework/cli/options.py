@@ -53,8 +53,8 @@ SearchRadius = Annotated[
     float | None,
     typer.Option(
         metavar="PIXELS",
-        help="For parts that lie alike in all pictures: compare each place only with what lies within so many pixels of it.  "
-        "[default: everywhere]",
+        help="For parts that lie alike in all pictures: compare each place only with what lies within so many pixels of it; "
+        "`spadework info MODEL --alignment` tells whether they do.  [default: everywhere]",
         show_default=False,
     ),
 ]
@@ -124,6 +124,12 @@ Settings = Annotated[
         metavar="NAME=VALUE",
         help="Any setting of the method, e.g. --set kappa=3; may be repeated; see `spadework detectors`.",
         show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only say what it will take: time, memory, disk, and what to change if that is too much."
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else on standard output.")]

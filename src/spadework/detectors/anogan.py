@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from spadework import check
+from spadework.detectors.costs import Growth
 from spadework.detectors.dcgan import LEAST_SIDE, decoder, encoder, initialise, signed, taken_for
 from spadework.detectors.patches import average_map, drawn_example
 from spadework.detectors.trained import TrainedDetector, Views
@@ -32,6 +33,7 @@ from spadework.errors import InputError
 from spadework.prediction import Judgement
 
 IMAGE_SCORES = frozenset({"search", "map"})
+PROBED_STEPS = 10
 BETAS = (0.5, 0.999)
 
 
@@ -158,6 +160,14 @@ class AnoGAN(TrainedDetector):
             "generator": initialise(decoder(side, 3, int(self.latent), width=width)),
             "discriminator": initialise(encoder(side, 3, 1, width=width)),
         }
+
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _inspecting(self, count: int) -> Growth:
+        return Growth(1, int(self.search_steps))
+
+    def _probe(self) -> dict[str, Any]:
+        return super()._probe() | {"search_steps": min(int(self.search_steps), PROBED_STEPS)}
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ import inspect
 import json
 import os
 import shutil
-import tempfile
 import time
 import weakref
 from abc import ABC, abstractmethod
@@ -24,9 +23,12 @@ import numpy as np
 from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import Threshold, conformal_threshold
+from spadework.canvas import canvas_entries, canvas_of
 from spadework.detectors.configuration import Settings
+from spadework.detectors.costs import READING, Costs
 from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
-from spadework.errors import BackboneError, ImageError, InputError, ModelError, OutputError, SpadeworkError
+from spadework.errors import BackboneError, ImageError, InputError, ModelError, SpadeworkError
+from spadework.files import temporary_folder
 from spadework.images import Picture, View, gather
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
@@ -35,7 +37,7 @@ from spadework.search_index import ARRAYS as SEARCH_INDEX
 from spadework.storage import ModelFolder, check_target, draft_path, duplicate, publish
 
 
-class Detector(Settings, ABC):
+class Detector(Settings, Costs, ABC):
     """Base of all detectors."""
 
     needs: ClassVar[str]  # "pyramid" or "pixels"
@@ -74,7 +76,7 @@ class Detector(Settings, ABC):
     def _check_settings(self) -> None:
         """Raise InputError for a setting that breaks a rule; called by `fit`."""
 
-    def _choose_canvas(self, pictures: Sequence[Picture]) -> tuple[int, int] | None:
+    def _choose_canvas(self, pictures: Sequence[Picture]) -> View | None:
         """(height, width) that all pictures are fitted into, from the normal ones' sizes; None for a view that follows from settings."""
         return None
 
@@ -145,11 +147,12 @@ class Detector(Settings, ABC):
     ) -> None:
         self.failures_: tuple[Failure, ...] = ()
         self.repeated_: tuple[str, ...] = ()
+        self.progress_ = progress  # `_learn` tells of itself, too
         self._open_backbone()
         self.canvas_, self.canvas_of_ = self._choose_canvas(pictures), folder.header["settings"].get("image_size")
-        if self.canvas_ is not None:
-            folder.header["canvas"] = list(self.canvas_)
-        self._learn(self._see_normal(pictures, folder, bad_files, progress, "reading normal images"), folder)
+        folder.header.update(canvas_entries(self.canvas_))
+        self._learn(self._see_normal(pictures, folder, bad_files, progress, READING), folder)
+        del self.progress_
         folder.header["backbone"] = self._backbone_identity()
         folder.commit()
         self._open(folder)
@@ -161,15 +164,7 @@ class Detector(Settings, ABC):
         return {name: vars(self).pop(name) for name in list(vars(self)) if name.endswith("_")}
 
     def _draft(self, path: str | os.PathLike[str] | None) -> Path:
-        if path is None:
-            try:
-                return Path(tempfile.mkdtemp(prefix="spadework-")) / "model.spade"
-            except OSError as error:
-                why = f"no temporary folder can be made: {error.strerror or error}"
-                raise OutputError(
-                    f"{why}. Set TMPDIR to a folder that can be written, or give a path to fit."
-                ) from error
-        return draft_path(Path(path))
+        return temporary_folder() / "model.spade" if path is None else draft_path(Path(path))
 
     def _header(self) -> dict[str, Any]:
         from spadework import __version__
@@ -179,9 +174,7 @@ class Detector(Settings, ABC):
     def _adopt(self, folder: ModelFolder, *, temporary: bool) -> None:
         """Make `folder` the fitted state."""
         self.folder_ = folder
-        canvas = folder.header.get("canvas")  # none in a model from before there was one
-        self.canvas_ = None if canvas is None else (int(canvas[0]), int(canvas[1]))
-        self.canvas_of_ = folder.header["settings"].get("image_size")
+        self.canvas_, self.canvas_of_ = canvas_of(folder.header), folder.header["settings"].get("image_size")
         if not temporary:
             folder.hold()  # others may write to it
         self._open(folder)
@@ -463,7 +456,7 @@ class Detector(Settings, ABC):
         settings = {key: value for key, value in self.settings().items() if key not in elsewhere}
         backbone = header["backbone"]["hash"] if header["backbone"] else None
         content = [header["detector"], settings, backbone, header["calibration"], arrays]
-        content += [header["canvas"]] if "canvas" in header else []
+        content += [header[key] for key in ("canvas", "canvas_step") if key in header]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     # ---- the network -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import cv2
@@ -29,8 +30,9 @@ import numpy as np
 
 from spadework import check
 from spadework.backbones import EMBEDDED
+from spadework.detectors.costs import HOLDING, LEARNING, Growth
 from spadework.detectors.features import NetworkDetector, check_smoothing
-from spadework.detectors.held_out import Draw, HeldOut
+from spadework.detectors.held_out import Draw, HeldOut, dealt
 from spadework.detectors.reading import PASSES, Seen, work_ahead
 from spadework.errors import InputError
 from spadework.kmeans import kmeans, squared_distances
@@ -39,6 +41,7 @@ from spadework.pyramid import Pyramid, pool
 from spadework.storage import ModelFolder
 
 FEATURES = frozenset({"patches", "convolutional"})
+PROBED_PATCHES = 500
 
 
 class CnnDictionary(HeldOut, NetworkDetector):
@@ -161,6 +164,30 @@ class CnnDictionary(HeldOut, NetworkDetector):
         level = pool(np.ascontiguousarray(level), side + 1 - side % 2)  # odd, so that it has a centre
         return Pyramid((level,), np.zeros(1, np.float32))
 
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        held = replace(self._inspecting(count), steps=self._calibrating(count))
+        return super()._stages(count) | {LEARNING: Growth(1, self.training_patches), HOLDING: held}
+
+    def _inspecting(self, count: int) -> Growth:
+        corners = (
+            1 if self.features == "convolutional" else len(patch_corners(self._view().size, self.patch, self.stride))
+        )
+        return Growth(1, corners)
+
+    def _calibrating(self, count: int) -> int:
+        return dealt(count, learn=int(self.training_images), hold=int(self.calibration_images))[1]
+
+    def _probe(self) -> dict[str, Any]:
+        few = {"training_patches": min(int(self.training_patches), PROBED_PATCHES), "stride": int(self.patch)}
+        return few | {"calibration_images": 2}
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """The pictures drawn; features of patches in double precision, twice."""
+        size, drawn = self._view().size, min(count, int(self.training_images) + int(self.calibration_images))
+        return drawn * size[0] * size[1] * 3 + 2 * int(self.training_patches) * sizes.get("mean", 0.0)
+
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
@@ -170,6 +197,7 @@ class CnnDictionary(HeldOut, NetworkDetector):
         learn, held = draw.deal(learn=self.training_images, hold=int(self.calibration_images))
         if not learn:
             return
+        self._tell(LEARNING, 0, 1)
         rows = self._drawn_features(learn)
         mean, axes = principal_axes(rows, self.variance)
         placed = (rows - mean) @ axes.T  # (n, d)
@@ -177,8 +205,9 @@ class CnnDictionary(HeldOut, NetworkDetector):
         entries = placed[np.unique(squared_distances(placed, centres).argmin(axis=0))]
         for name, array in (("mean", mean), ("axes", axes), ("entries", entries)):
             folder.replace(name, array)
+        self._tell(LEARNING, 1, 1)
         maps = (self._map(self._features(view), mean, axes, entries) for view in held)
-        self._hold(folder, maps, self._view().size)
+        self._hold(folder, maps, self._view().size, len(held))
 
     def _drawn_features(self, views: list[np.ndarray]) -> np.ndarray:
         """Features (n, D) of a seeded draw of all patches."""

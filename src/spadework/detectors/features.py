@@ -14,7 +14,7 @@ from spadework.canvas import LEAST, choose_canvas, is_auto
 from spadework.detectors.base import Detector
 from spadework.errors import InputError
 from spadework.images import Picture, View
-from spadework.pyramid import UPSAMPLINGS, Pyramid, build
+from spadework.pyramid import UPSAMPLINGS, Pyramid, build, padded
 
 
 def check_smoothing(smoothing: float, view: View) -> None:
@@ -50,21 +50,21 @@ class NetworkDetector(Detector):
                 f"crop {self.crop} does not fit in image_size {self.image_size}, the shorter side after resizing."
             )
 
-    def _choose_canvas(self, pictures: Sequence[Picture]) -> tuple[int, int] | None:
+    def _choose_canvas(self, pictures: Sequence[Picture]) -> View | None:
         if self.crop is not None or not self.keeps_aspect:
             return None
-        fixed = self.backbone_.fixed_size
-        if fixed is not None:  # another size than the network's is refused when it runs
-            return fixed if is_auto(self.image_size) else check.size(self.image_size, "image_size")
-        return choose_canvas(pictures, self.image_size, multiple=self.backbone_.multiple)
+        fixed, multiple = self.backbone_.fixed_size, self.backbone_.multiple
+        if fixed is not None:  # it sees padded pictures; another size than the network's is refused when it runs
+            return View(fixed if is_auto(self.image_size) else check.size(self.image_size, "image_size"), pad=True)
+        canvas = choose_canvas(pictures, self.image_size, multiple=multiple)
+        self.backbone_.check_size(*canvas)
+        return View(canvas, pad=True, step=multiple)
 
     def _view(self) -> View:
         if self.crop is None and self.keeps_aspect:
-            canvas: tuple[int, int] | None = getattr(self, "canvas_", None)
-            if (
-                canvas is not None and self.canvas_of_ == self.settings()["image_size"]
-            ):  # else it was changed since `fit`
-                return View(canvas, pad=True)
+            canvas: View | None = getattr(self, "canvas_", None)
+            if canvas is not None and self.canvas_of_ == self.settings()["image_size"]:  # else changed since `fit`
+                return canvas
             if is_auto(self.image_size):
                 return View((LEAST, LEAST), pad=True)  # until `fit` has seen the pictures' sizes
         size = check.size(self.image_size, "image_size")
@@ -102,11 +102,18 @@ class PyramidDetector(NetworkDetector):
         chosen = self._levels(len(maps))
         kept = [strides[index] for index in chosen]
         grid = next((place for place, stride in enumerate(kept) if stride >= self.grid_stride), len(kept) - 1)
-        return build([maps[index] for index in chosen], vector, grid_level=grid, pooling=self.pooling)
+        found = build([maps[index] for index in chosen], vector, grid_level=grid, pooling=self.pooling)
+        canvas = self._view()
+        return found if view.shape[:2] == canvas.size else padded(found, canvas.place(view.shape), canvas.size)
 
     def _features(self, view: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Level maps (C_l, H_l, W_l) and a global vector. A large view runs in pieces; the mean of its deepest level then stands for the whole."""
-        if view.shape[0] * view.shape[1] > WHOLE and self.backbone_.reach is not None:
+        """Level maps (C_l, H_l, W_l) and a global vector.
+
+        Views run in pieces where the canvas, or the crop, is large: the mean of the deepest level then stands for the whole, also of a picture
+        that fills little of it, so that all pictures have the same kind of vector.
+        """
+        height, width = self._view().size
+        if height * width > WHOLE and self.backbone_.reach is not None:
             maps = levels_in_pieces(self.backbone_, view, self.backbone_.reach)
             return maps, maps[-1].mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
         levels, vectors = self.backbone_(view[None])

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from spadework import check
+from spadework.detectors.costs import AFTERWARDS
 from spadework.detectors.dcgan import signed
 from spadework.detectors.dirichlet import fit_dirichlet
 from spadework.detectors.trained import TrainedDetector, Views
@@ -145,6 +146,7 @@ class Geom(TrainedDetector):
         for first in range(0, len(views), PART):
             for view in views[slice(first, first + PART)]:
                 sums += self._log_probabilities(networks, view)
+            self._tell(AFTERWARDS, min(first + PART, len(views)), len(views))
         folder.replace("dirichlet", fit_dirichlet(sums / len(views)))
 
     def _open(self, folder: ModelFolder) -> None:

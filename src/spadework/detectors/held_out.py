@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from spadework.detectors.base import Detector
+from spadework.detectors.costs import HOLDING, LEARNING, THRESHOLD, Growth
 from spadework.detectors.reading import Progress
 from spadework.prediction import Judgement
 from spadework.storage import ModelFolder
@@ -40,10 +41,16 @@ class Draw:
         Those that need not be learnt from are held out, and a fifth (at least two) where none is to spare; none below four pictures.
         """
         pictures = [picture for _, picture in self._drawn]
-        spare = max(len(pictures) - learn, len(pictures) // SHARE, 2)
-        held = min(hold, spare) if len(pictures) >= FEWEST else 0
-        kept = min(learn, len(pictures) - held)
+        kept, held = dealt(len(pictures), learn=learn, hold=hold)
         return pictures[:kept], pictures[kept : kept + held]
+
+
+def dealt(count: int, *, learn: int, hold: int) -> tuple[int, int]:
+    """Return how many of so many pictures `Draw.deal` gives to learn from, and how many to hold out."""
+    drawn = min(count, learn + hold)
+    spare = max(drawn - learn, drawn // SHARE, 2)
+    held = min(hold, spare) if drawn >= FEWEST else 0
+    return min(learn, drawn - held), held
 
 
 class HeldOut(Detector):
@@ -56,13 +63,16 @@ class HeldOut(Detector):
         folder: ModelFolder,
         maps: Iterable[np.ndarray],
         grid: tuple[int, int],
+        count: int,
         *,
         sizes: np.ndarray | None = None,
     ) -> None:
-        """Keep maps (H, W) of held-out pictures in the model, and the pictures' sizes (n, 2) where views are padded."""
+        """Keep maps (H, W) of so many held-out pictures in the model, and the pictures' sizes (n, 2) where views are padded."""
         folder.add_array("held_out", "<f4", grid)
-        for distances in maps:
+        self._tell(HOLDING, 0, count)
+        for done, distances in enumerate(maps, 1):
             folder.append("held_out", distances[None])
+            self._tell(HOLDING, done, count)
         if sizes is not None:
             folder.replace("held_out_sizes", sizes)
 
@@ -72,10 +82,14 @@ class HeldOut(Detector):
             np.array(folder.read("held_out_sizes")) if "held_out_sizes" in folder.header["arrays"] else None
         )
 
+    def _stages(self, count: int) -> dict[str, Growth]:
+        own = {LEARNING: Growth(1), HOLDING: Growth(self._calibrating(count))}
+        return super()._stages(count) | own
+
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Image scores and map peaks of the pictures that were held out when the model was made."""
         if progress:
-            progress("setting the threshold", 0, len(self.held_out_))
+            progress(THRESHOLD, 0, len(self.held_out_))
         scores, peaks = [], []
         for place, distances in enumerate(self.held_out_):
             size = None if self.held_out_sizes_ is None else self.held_out_sizes_[place].tolist()
@@ -84,5 +98,5 @@ class HeldOut(Detector):
             scores.append(score)
             peaks.append(float(small.max()))
             if progress:
-                progress("setting the threshold", len(scores), len(self.held_out_))
+                progress(THRESHOLD, len(scores), len(self.held_out_))
         return np.array(scores, np.float64), np.array(peaks, np.float64)

@@ -24,6 +24,7 @@ import numpy as np
 
 from spadework import check
 from spadework.detectors.autoencoder import IMAGE_SCORES, gray
+from spadework.detectors.costs import AFTERWARDS
 from spadework.detectors.trained import TrainedDetector, Views, to_tensor
 from spadework.detectors.training import Course
 from spadework.prediction import Judgement
@@ -135,9 +136,10 @@ class ITAE(TrainedDetector):
 
     def _afterwards(self, networks: dict[str, Any], views: Views, folder: ModelFolder) -> None:
         """The mean error of each rotation over the training pictures."""
-        errors = [
-            self._errors(networks, views[slice(place, place + 1)][0]).mean(axis=(1, 2)) for place in range(len(views))
-        ]
+        errors = []
+        for place in range(len(views)):
+            errors.append(self._errors(networks, views[slice(place, place + 1)][0]).mean(axis=(1, 2)))
+            self._tell(AFTERWARDS, place + 1, len(views))
         folder.replace("training_errors", np.mean(errors, axis=0))
 
     def _open(self, folder: ModelFolder) -> None:

@@ -30,6 +30,7 @@ import numpy as np
 
 from spadework import check
 from spadework.calibration import choose_images
+from spadework.detectors.costs import LEARNING, Growth
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.held_out import HeldOut
 from spadework.detectors.reading import Seen
@@ -40,6 +41,8 @@ from spadework.retrieval import SMALL
 from spadework.storage import ModelFolder
 
 FOLDS = 5
+FOLDING = "scoring by folds"
+FEW = 500  # channels, for the bill, where all are used
 RIDGE = 0.01  # added to each variance
 LEAF = 16  # channels up to which LAPACK inverts a factor
 BLOCK = 1 << 22  # numbers of covariances made at once: 34 MB in float64
@@ -131,6 +134,21 @@ class PaDiM(HeldOut, PyramidDetector):
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
 
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        channels = self.channels or FEW
+        sets = {LEARNING: Growth(1, count + channels), FOLDING: Growth(FOLDS, count + channels)}
+        return super()._stages(count) | sets
+
+    def _probe(self) -> dict[str, Any]:
+        return {"calibration_images": min(int(self.calibration_images), 2 * FOLDS)}  # some of each fold
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """All features, mapped, and three copies of a block of them in twice the precision."""
+        features, places = sizes.get("features", 0.0), max(1.0, sizes.get("means", 0.0) / 4 / (self.channels or FEW))
+        return features * (1 + 5 * min(1.0, BLOCK / (self.channels or FEW) ** 2 / places))
+
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
@@ -150,11 +168,13 @@ class PaDiM(HeldOut, PyramidDetector):
         features = folder.read("features")  # (N, P, d)
         folder.add_array("means", "<f4", (len(channels),))
         folder.add_array("whitenings", "<f4", (len(channels), len(channels)))
+        self._tell(LEARNING, 0, 1)
         for _, means, whitenings in gaussians(features, np.arange(len(features))):
             folder.append("means", means)
             folder.append("whitenings", whitenings)
+        self._tell(LEARNING, 1, 1)
         distances, drawn = self._held_out(features)
-        self._hold(folder, distances.reshape(-1, *grid), grid, sizes=np.array(sizes, np.int64)[drawn])
+        self._hold(folder, distances.reshape(-1, *grid), grid, len(drawn), sizes=np.array(sizes, np.int64)[drawn])
         del features, folder.header["arrays"]["features"]  # the next commit clears the file away
 
     def _draw(self, available: int) -> np.ndarray:
@@ -178,6 +198,7 @@ class PaDiM(HeldOut, PyramidDetector):
             for places, means, whitenings in gaussians(features, np.flatnonzero(fold_of != fold)):
                 for row in own:
                     distances[row, places] = mahalanobis(features[drawn[row], places], means, whitenings)
+            self._tell(FOLDING, int(fold) + 1, FOLDS)
         return distances, drawn
 
     def _open(self, folder: ModelFolder) -> None:

@@ -22,7 +22,8 @@ Source: Roth, Pemula, Zepeda, Schoelkopf, Brox and Gehler 2022, Towards Total Re
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,6 +31,7 @@ import numpy as np
 from spadework import check
 from spadework.calibration import choose_images
 from spadework.coreset import greedy
+from spadework.detectors.costs import HOLDING, LEARNING, Growth
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.reading import Progress, Seen
 from spadework.errors import InputError
@@ -40,6 +42,11 @@ from spadework.storage import ModelFolder
 
 IMAGE_SCORES = frozenset({"patch", "map"})
 FOLDS = 5
+FOLDING = "choosing patches by folds"
+CHOOSING = (
+    2.1,
+    2.1,
+)  # power of the pictures that a choice takes time by: from 25 to 100 of them 2.3, from 25 to 50 1.8 (see coreset.py)
 
 
 class PatchCore(PyramidDetector):
@@ -143,6 +150,24 @@ class PatchCore(PyramidDetector):
         check.whole(self.calibration_images, "calibration_images")
         check.whole(self.seed, "seed")
 
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        folds = min(FOLDS, count) if self.calibration_images else 0
+        held = replace(self._inspecting(count), steps=self._calibrating(count))
+        banks = {LEARNING: Growth(1, count, CHOOSING), FOLDING: Growth(folds, count, CHOOSING)}
+        return super()._stages(count) | banks | {HOLDING: held}
+
+    def _inspecting(self, count: int) -> Growth:
+        return Growth(1, count, (0.0, 1.0))
+
+    def _probe(self) -> dict[str, Any]:
+        return {"calibration_images": min(int(self.calibration_images), 2 * FOLDS)}  # some of each fold
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """All patches, mapped; those of the other folds, copied; the bank and what is prepared of it."""
+        return sizes.get("patches", 0.0) * (2 - 1 / FOLDS) + 2 * sizes.get("bank", 0.0)
+
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
@@ -161,7 +186,9 @@ class PatchCore(PyramidDetector):
         folder.header["grid"] = grid
         patches = folder.read("patches").view(np.ndarray)  # (N, H*W, C)
         rows = patches.reshape(-1, patches.shape[2])
+        self._tell(LEARNING, 0, 1)
         bank, radius = self._choose(rows)
+        self._tell(LEARNING, 1, 1)
         folder.header["coreset"] = {"patches": len(rows), "radius": radius}
         folder.replace("bank", bank)
         distances, scores, held = self._held_out(patches, np.array(sizes, np.int64), (grid[0], grid[1]))
@@ -185,16 +212,18 @@ class PatchCore(PyramidDetector):
         count = len(patches)
         drawn = choose_images(count, int(self.calibration_images), self.seed) if count > 1 else np.arange(0)
         fold_of = np.random.default_rng(self.seed).permutation(count) % FOLDS
-        distances, scores = np.empty((len(drawn), patches.shape[1])), np.empty(len(drawn))
-        for fold in np.unique(fold_of[drawn]):
+        distances, scores = np.empty((len(drawn), patches.shape[1])), np.full(len(drawn), np.nan)
+        for done, fold in enumerate(np.unique(fold_of[drawn]), 1):
             others = patches[fold_of != fold].reshape(-1, patches.shape[2])
             bank = self._ready(self._choose(others)[0])
+            self._tell(FOLDING, done, FOLDS)
             for place in np.flatnonzero(fold_of[drawn] == fold):
                 own = patches[drawn[place]]
                 found = self._nearest(own, bank, kappa=1)
                 distances[place] = found.distances[:, 0]
                 shown = self._shown(sizes[drawn[place]], grid)
                 scores[place] = self._score(own, distances[place], found.indices[:, 0], bank.rows, shown)
+                self._tell(HOLDING, int(np.isfinite(scores).sum()), len(drawn))
         return distances, scores, sizes[drawn]
 
     def _open(self, folder: ModelFolder) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from spadework import check
 from spadework.detectors.features import check_smoothing
-from spadework.detectors.held_out import HeldOut
+from spadework.detectors.held_out import HeldOut, dealt
 from spadework.images import View
 
 
@@ -31,6 +31,15 @@ class PixelDetector(HeldOut):
         check.whole(self.calibration_images, "calibration_images")
         check.thread_count(self.threads)
         check.whole(self.seed, "seed")
+
+    def _calibrating(self, count: int) -> int:
+        return dealt(count, learn=int(self.training_images), hold=int(self.calibration_images))[1]
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        drawn = min(count, int(self.training_images) + int(self.calibration_images))
+        held = self._calibrating(count)
+        pixels = sizes.get("held_out", 0.0) / 4 / held if held else 0.0  # of one map, which is as large as the view
+        return drawn * pixels * 3
 
     def _view(self) -> View:
         assert self.image_size is not None  # who allows None has a view of its own

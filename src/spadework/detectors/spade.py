@@ -8,8 +8,8 @@ Source: Cohen and Hoshen 2020, arXiv:2005.02357, section 3. `Spade.paper()` is i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,49 +19,26 @@ from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
+from spadework.detectors.costs import THRESHOLD, Growth
+from spadework.detectors.explaining import Explanation, cut, grid_place, patch_box
 from spadework.detectors.features import PyramidDetector
-from spadework.detectors.placing import window_of
+from spadework.detectors.placing import Alignment, measure, warn_of_harm, window_of
 from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
-from spadework.images import Picture, View
+from spadework.images import Picture
 from spadework.kernels import KERNELS, kernel_name, pruned, window
+from spadework.kernels.window import Window
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
+from spadework.search_index import HELD_BYTES
 from spadework.storage import ModelFolder
 from spadework.tiling import Tiling
 
 IMAGE_SCORES = frozenset({"map", "nearest-images"})
+# With what power of the images searched a search's time grows: little where most are passed over, 1 in noise.
+SEARCHED = (0.1, 1.0)
 MAPS_FOR_PEAKS = 20  # where the image score needs no map, this many maps are searched to set the map threshold
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where a place of a picture found its match.
-
-    y, x: the place asked for, in the picture's pixels. box: (y0, x0, y1, x1) around it in the picture.
-    image: index of the matched normal image. name: its name. normal_box: the matched place in the normal original's pixels.
-    normal_patch: uint8 (h, w, 3), that place cut from the kept thumbnail. distance: squared, of the two descriptors.
-    """
-
-    y: int
-    x: int
-    box: tuple[int, int, int, int]
-    image: int
-    name: str
-    normal_box: tuple[int, int, int, int]
-    normal_patch: np.ndarray
-    distance: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything but the patch as plain JSON values."""
-        return {
-            "place": [self.y, self.x],
-            "box": list(self.box),
-            "normal_image": self.name,
-            "normal_box": list(self.normal_box),
-            "distance": self.distance,
-        }
 
 
 class Spade(PyramidDetector):
@@ -199,6 +176,21 @@ class Spade(PyramidDetector):
         suited = {**start, **found.chosen}
         return {name: suited[name] for name in {*earlier, *found.chosen}}, {"tuning": found.to_json()}
 
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        most = self._calibrating(count) if self.image_score == "map" else min(self._calibrating(count), MAPS_FOR_PEAKS)
+        return super()._stages(count) | {THRESHOLD: replace(self._inspecting(count - 1), steps=most)}
+
+    def _inspecting(self, count: int) -> Growth:
+        return Growth(1, max(1, min(count, int(self.gallery_k))), SEARCHED)
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """Of the mapped gallery: what the search index holds, at least what one search needs."""
+        rows = max(count, sizes.get("pyramid_checks", 0.0) / 4)  # one a tile
+        row = (sizes.get("pyramids", 0.0) * (3 if self.storage == "float16" else 1) + sizes.get("codes", 0.0)) / rows
+        return min(rows * row, max(HELD_BYTES, (int(self.gallery_k) + 1) * row))
+
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
@@ -319,13 +311,22 @@ class Spade(PyramidDetector):
         assert seen.pyramid is not None  # needs == "pyramid"
         tiling = self.gallery_.tiling
         tiles = None if tiling is None else tiling.cut(seen.pyramid.levels)
-        return self._judge_pyramid(seen.pyramid, tiles, seen.image.shape, exclude=exclude)
+        return self._judge_pyramid(
+            seen.pyramid, tiles, window_of(self.search_radius, self._view(), seen.image.shape), exclude=exclude
+        )
+
+    def judge_normal(self, index: int, radius: float | None) -> Judgement:
+        """Judge a normal image by all the others, from what the gallery holds of it, with this search radius."""
+        gallery = self.gallery_
+        tiles = None if gallery.tiling is None else gallery.tile_pyramids(index)
+        within = window_of(radius, self._view(), gallery.entries[index].size)
+        return self._judge_pyramid(gallery.pyramid(index), tiles, within, exclude=index)
 
     def _judge_pyramid(
         self,
         pyramid: Pyramid,
         tiles: Sequence[Pyramid] | None,
-        size: Sequence[int],
+        within: Window | None,
         *,
         exclude: int | slice | None = None,
     ) -> Judgement:
@@ -336,7 +337,7 @@ class Spade(PyramidDetector):
             "upsampling": self.upsampling,
             "kernel": self.kernel,
             "threads": self.threads,
-            "within": window_of(self.search_radius, self._view(), size),
+            "within": within,
         }
         if tiles is None:
             found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options)
@@ -354,6 +355,7 @@ class Spade(PyramidDetector):
 
     def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
         """Each image against all the others, from what the gallery holds of it: no forward pass."""
+        warn_of_harm(self)
         chosen = self._left_out(self.gallery_)
         self._scored(self.gallery_)
         if self.image_score == "map":
@@ -381,9 +383,8 @@ class Spade(PyramidDetector):
     def _map_peaks(self, chosen: np.ndarray, progress: Progress | None) -> np.ndarray:
         peaks = []
         for done, index in enumerate(map(int, chosen), 1):
-            own, size = self.gallery_.pyramid(index), self.gallery_.entries[index].size
-            tiles = None if self.gallery_.tiling is None else self.gallery_.tile_pyramids(index)
-            _, small = self._scores(self._judge_pyramid(own, tiles, size, exclude=index), size)
+            judged = self.judge_normal(index, self.search_radius)
+            _, small = self._scores(judged, self.gallery_.entries[index].size)
             assert small is not None  # SPADE always has a map
             peaks.append(float(small.max()))
             if progress:
@@ -394,6 +395,11 @@ class Spade(PyramidDetector):
         """Image scores by the nearest images, of each image against all the others."""
         found = [gallery.nearest_images(gallery.globals[i], self.image_k, exclude=int(i))[1].mean() for i in chosen]
         return np.array(found, np.float64)
+
+    def alignment(self) -> Alignment | None:
+        """Tell whether the normal pictures lie alike, so that `search_radius` makes sense, and what it would do; None for fewer than three."""
+        self._check_fitted()
+        return measure(self)
 
     def verify(self) -> None:
         """Read the whole model and check every checksum. Raises ModelError at the first damage."""
@@ -422,20 +428,20 @@ class Spade(PyramidDetector):
         if found is None or view is None:
             raise InputError("this prediction holds no correspondence: predict the picture again with this model.")
         box = view.box(one.size)
-        gy, gx = _grid_place(y, x, one.size, box, found.distances.shape)
+        gy, gx = grid_place(y, x, one.size, box, found.distances.shape)
         height, width = found.images.shape  # the finest level's grid, also in an ensemble
         gy, gx = gy * height // found.distances.shape[0], gx * width // found.distances.shape[1]
         image, place = int(found.images[gy, gx]), int(found.positions[gy, gx])
         entry = self.gallery_.entries[image]
-        normal_box = _patch_box(place // width, place % width, (height, width), view, entry.size, patch)
+        normal_box = patch_box(place // width, place % width, (height, width), view, entry.size, patch)
         return Explanation(
             y=y,
             x=x,
-            box=_patch_box(gy, gx, (height, width), view, one.size, patch),
+            box=patch_box(gy, gx, (height, width), view, one.size, patch),
             image=image,
             name=entry.name,
             normal_box=normal_box,
-            normal_patch=_cut(self.gallery_.thumbnail(image), normal_box, entry.size),
+            normal_patch=cut(self.gallery_.thumbnail(image), normal_box, entry.size),
             distance=float(found.nearest[gy, gx]),
         )
 
@@ -457,39 +463,3 @@ class Spade(PyramidDetector):
             y, x = np.unravel_index(int(np.nanargmax(one.score_map)), one.score_map.shape)
             peaks = [(int(y), int(x))]
         return tuple(self.explain(one, y, x) for y, x in peaks)
-
-
-def _grid_place(
-    y: int, x: int, size: tuple[int, int], box: tuple[float, float, float, float], grid: tuple[int, ...]
-) -> tuple[int, int]:
-    """The cell of the fine grid that holds a pixel of the picture."""
-    if not (0 <= y < size[0] and 0 <= x < size[1]):
-        raise InputError(f"({y}, {x}) lies outside the picture of {size[0]} x {size[1]} pixels (height x width).")
-    gy = int((y + 0.5 - box[0]) / (box[2] - box[0]) * grid[0] // 1)
-    gx = int((x + 0.5 - box[1]) / (box[3] - box[1]) * grid[1] // 1)
-    if not (0 <= gy < grid[0] and 0 <= gx < grid[1]):
-        inspected = tuple(round(v) for v in box)
-        raise InputError(
-            f"({y}, {x}) lies outside the inspected part {inspected} (y0, x0, y1, x1): it was cropped away."
-        )
-    return gy, gx
-
-
-def _patch_box(
-    gy: int, gx: int, grid: tuple[int, int], view: View, size: tuple[int, int], patch: int
-) -> tuple[int, int, int, int]:
-    """A box of `patch` view pixels around a cell's centre, in the picture's pixels, shifted to lie within it."""
-    y0, x0, y1, x1 = view.box(size)
-    sy, sx = (y1 - y0) / view.size[0], (x1 - x0) / view.size[1]  # picture pixels a view pixel
-    tall, wide = min(size[0], max(1, round(patch * sy))), min(size[1], max(1, round(patch * sx)))
-    top = round(y0 + (gy + 0.5) / grid[0] * (y1 - y0) - tall / 2)
-    left = round(x0 + (gx + 0.5) / grid[1] * (x1 - x0) - wide / 2)
-    top, left = min(max(top, 0), size[0] - tall), min(max(left, 0), size[1] - wide)
-    return top, left, top + tall, left + wide
-
-
-def _cut(thumbnail: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """The part of a thumbnail that a box of its original covers."""
-    sy, sx = thumbnail.shape[0] / size[0], thumbnail.shape[1] / size[1]
-    y0, x0 = int(box[0] * sy), int(box[1] * sx)
-    return thumbnail[y0 : max(y0 + 1, round(box[2] * sy)), x0 : max(x0 + 1, round(box[3] * sx))].copy()

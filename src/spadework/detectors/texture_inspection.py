@@ -33,6 +33,7 @@ import cv2
 import numpy as np
 
 from spadework import check
+from spadework.detectors.costs import LEARNING, Growth
 from spadework.detectors.held_out import Draw
 from spadework.detectors.pixels import PixelDetector
 from spadework.detectors.reading import Seen, work_ahead
@@ -43,6 +44,8 @@ from spadework.prediction import Judgement
 from spadework.retrieval import product
 from spadework.storage import ModelFolder
 
+PROBED_PATCHES = 2000
+POWERS = (0.7, 1.4)  # of the patches: more of them take a few more steps to settle
 USUAL = 0.99  # quantile of the normal patches whose excess is 1
 RIDGE = 1e-4  # added to each variance of compressed patches: a hundredth of a patch's mean, squared
 PATCHES = 1 << 11  # compressed at a time
@@ -125,6 +128,18 @@ class TextureInspection(PixelDetector):
                 f"image_size must be at least {least}, so that the coarsest of {self.levels} levels holds a patch, not {self.image_size}."
             )
 
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        return super()._stages(count) | {LEARNING: Growth(self.levels, self.training_patches, POWERS)}
+
+    def _probe(self) -> dict[str, Any]:
+        return {"calibration_images": 2, "training_patches": min(int(self.training_patches), PROBED_PATCHES)}
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """The pictures drawn; patches in double precision, and again as they are brought to a common light."""
+        return super()._resident(count, sizes) + 3 * 8 * 3 * int(self.patch) ** 2 * int(self.training_patches)
+
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
@@ -136,12 +151,17 @@ class TextureInspection(PixelDetector):
             return
         matrix = _matrix(self.compressed, 3 * self.patch**2, self.seed)
         pyramids = [image_pyramid(picture, self.levels) for picture in learn]
-        found = [self._learn_level([pyramid[level] for pyramid in pyramids], matrix) for level in range(self.levels)]
+        self._tell(LEARNING, 0, self.levels)
+        found = []
+        for level in range(self.levels):
+            found.append(self._learn_level([pyramid[level] for pyramid in pyramids], matrix))
+            self._tell(LEARNING, level + 1, self.levels)
         folder.replace("matrix", matrix)
         for name in ("weights", "means", "whitenings"):
             folder.replace(name, np.stack([getattr(level.mixture, name) for level in found]))
         folder.replace("usual", np.array([[level.median, level.spread] for level in found]))
-        self._hold(folder, (self._excess(picture, matrix, found) for picture in held), self._view().size)
+        maps = (self._excess(picture, matrix, found) for picture in held)
+        self._hold(folder, maps, self._view().size, len(held))
 
     def _learn_level(self, pictures: list[np.ndarray], matrix: np.ndarray) -> _Level:
         """The mixture of a level's patches, and what is usual of their likelihoods."""

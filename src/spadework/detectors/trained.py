@@ -14,6 +14,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,15 +23,17 @@ import numpy as np
 
 from spadework import check
 from spadework.detectors.base import Detector
+from spadework.detectors.costs import AFTERWARDS, THRESHOLD, Growth
 from spadework.detectors.features import check_smoothing
 from spadework.detectors.reading import Progress, Seen
-from spadework.detectors.training import Course, check_device, import_torch, settled, train
+from spadework.detectors.training import ON_TRIAL, Course, check_device, import_torch, settled, train
 from spadework.detectors.weights import Checkpoint, Layout, fill_network, keep_networks
 from spadework.errors import InputError
-from spadework.images import Picture, View
+from spadework.images import View
 from spadework.prediction import Judgement
 from spadework.storage import ModelFolder
 
+PROBED_BATCH, PROBED_EPOCHS = 16, 1000  # enough epochs to go on until time is up
 ASIDE = frozenset({"device", "threads", "checkpoints", "held_out", "smoothing", "max_false_alarms", "image_score"})
 
 
@@ -139,15 +142,6 @@ class TrainedDetector(Detector):
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
-    def _fit_into(
-        self, folder: ModelFolder, pictures: list[Picture], bad_files: str, progress: Progress | None
-    ) -> None:
-        self.progress_ = progress  # training tells of itself, too
-        try:
-            super()._fit_into(folder, pictures, bad_files, progress)
-        finally:
-            vars(self).pop("progress_", None)
-
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
         hashes: list[str] = []
         for seen in normal:
@@ -159,7 +153,8 @@ class TrainedDetector(Detector):
             return
         rows = folder.read("views").view(np.ndarray)
         learnt, held = self._deal(np.argsort(hashes))
-        views = Views(rows, learnt)
+        trial = ON_TRIAL.get()
+        views = Views(rows, learnt if trial is None else np.resize(learnt, self._dealt(trial.pictures)))
         with settled(self.threads) as torch:
             torch.manual_seed(int(self.seed))
             networks = {name: network.to(self.device) for name, network in self._build().items()}
@@ -167,26 +162,46 @@ class TrainedDetector(Detector):
             kept = {name: networks[name] for name in self.judging}
             keep_networks(folder, kept)
             with torch.no_grad():
-                self._afterwards(kept, views, folder)
+                self._afterwards(kept, Views(rows, learnt), folder)
         folder.header["training"] = {"pictures": len(learnt), "held_out": len(held), "losses": losses}
         folder.replace("held_out_views", rows[held])
         del folder.header["arrays"]["views"]  # the next commit clears the file away
 
     def _deal(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which pictures are trained on, and which are held out: a seeded draw, at least two where there are four or more."""
-        count = round(float(self.held_out) * len(order))
-        if self.held_out > 0 and len(order) >= 4:
-            count = max(2, count)
         drawn = np.random.default_rng(self.seed).permutation(len(order))
-        count = min(count, len(order) - 1)  # one must be left to learn from
+        count = self._calibrating(len(order))
         return order[np.sort(drawn[count:])], order[np.sort(drawn[:count])]
+
+    def _calibrating(self, count: int) -> int:
+        held = round(float(self.held_out) * count)
+        if self.held_out > 0 and count >= 4:
+            held = max(2, held)
+        return min(held, count - 1)  # one must be left to learn from
+
+    def _dealt(self, count: int) -> int:
+        """How many of so many pictures are trained on."""
+        return count - self._calibrating(count)
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        looks = replace(self._inspecting(count), steps=self._calibrating(count))
+        return super()._stages(count) | {AFTERWARDS: Growth(self._dealt(count)), THRESHOLD: looks}
+
+    def _probe(self) -> dict[str, Any]:
+        return {"checkpoints": None, "epochs": PROBED_EPOCHS, "batch_size": min(int(self.batch_size), PROBED_BATCH)}
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """The views, mapped."""
+        return sizes.get("views", 0.0)
 
     def _train(self, networks: dict[str, Any], views: Views, hashes: list[str]) -> list[dict[str, float]]:
         checkpoint = None
         if self.checkpoints is not None:
             checkpoint = Checkpoint(Path(self.checkpoints), self.name, self._fingerprint(hashes))
+        trial = ON_TRIAL.get()
         return train(
             self._course(networks, views),
+            seconds=None if trial is None else trial.seconds,
             epochs=int(self.epochs),
             batch_size=int(self.batch_size),
             seed=int(self.seed),
@@ -217,7 +232,7 @@ class TrainedDetector(Detector):
             if small is not None:
                 peaks.append(float(small.max()))
             if progress:
-                progress("setting the threshold", len(scores), len(self.held_out_))
+                progress(THRESHOLD, len(scores), len(self.held_out_))
         return np.array(scores, np.float64), np.array(peaks, np.float64)
 
     # ---- judging -----------------------------------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from spadework import check
+from spadework.bill import duration
 from spadework.detectors.reading import Progress
 from spadework.detectors.weights import Checkpoint
 from spadework.errors import InputError, MissingExtraError, TrainingError
@@ -63,6 +65,17 @@ def settled(threads: int | None) -> Iterator[Any]:
             torch.set_num_threads(before)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A training that is only begun, to see how long it takes. seconds: after which it ends, but for two steps. pictures: as many as it stands for."""
+
+    seconds: float
+    pictures: int
+
+
+ON_TRIAL: ContextVar[Trial | None] = ContextVar("ON_TRIAL", default=None)
+
+
 @dataclass
 class Course:
     """What is trained, and how it learns from one batch.
@@ -103,6 +116,7 @@ def train(
     seed: int,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
+    seconds: float | None = None,
 ) -> list[dict[str, float]]:
     """Train, or go on where the checkpoint ends.
 
@@ -113,6 +127,7 @@ def train(
         seed: of the order of examples and of all that is drawn.
         checkpoint: where the state is kept; None for nowhere.
         progress: called after each step with ("training · losses · time left", steps done, steps in all).
+        seconds: end after the first step but one that ends later than this, for the first takes longer; None for all steps.
 
     Returns:
         The mean losses of each epoch.
@@ -143,6 +158,8 @@ def train(
         if progress:
             left = (time.monotonic() - started) / (step + 1 - first) * (total - step - 1)
             progress(f"training · {_told(losses)} · {duration(left)} left", step + 1, total)
+        if seconds is not None and step > first and time.monotonic() - started > seconds:
+            break
     for network in course.networks.values():
         network.eval()
     return record.epochs
@@ -186,10 +203,3 @@ def _check_losses(
 
 def _told(losses: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: "40 s", "12 min", "3.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

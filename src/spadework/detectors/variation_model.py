@@ -21,7 +21,7 @@ Source: Steger, Ulrich and Wiedemann 2018, Machine Vision Algorithms and Applica
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -29,8 +29,9 @@ import numpy as np
 
 from spadework import check
 from spadework.alignment import STILL, Aligner, Motion, correlation
+from spadework.detectors.costs import LEARNING, Growth
 from spadework.detectors.features import check_smoothing
-from spadework.detectors.held_out import Draw
+from spadework.detectors.held_out import Draw, dealt
 from spadework.detectors.pixels import PixelDetector
 from spadework.detectors.reading import Seen, work_ahead
 from spadework.errors import InputError
@@ -112,6 +113,17 @@ class VariationModel(PixelDetector):
     def _view(self) -> View:
         return super()._view() if self.image_size is not None else View(getattr(self, "size_", (1, 1)))
 
+    # ---- what it costs -------------------------------------------------------------------------------------------------------
+
+    def _stages(self, count: int) -> dict[str, Growth]:
+        learnt = dealt(count, learn=self.training_images, hold=int(self.calibration_images))[0]
+        return super()._stages(count) | {LEARNING: Growth(1, learnt)}
+
+    def _resident(self, count: int, sizes: Mapping[str, float]) -> float:
+        """The pictures drawn, and of those learnt from four copies in single precision."""
+        learnt = dealt(count, learn=self.training_images, hold=int(self.calibration_images))[0]
+        return super()._resident(count, sizes) + 4 * learnt * sizes.get("centre", 0.0)
+
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
     def _learn(self, normal: Iterator[Seen], folder: ModelFolder) -> None:
@@ -131,7 +143,9 @@ class VariationModel(PixelDetector):
             return
         check_smoothing(self.smoothing, View(size))
         pictures = [picture.astype(np.float32) for picture in learn]
+        self._tell(LEARNING, 0, 1)
         motions = self._aligned(pictures)
+        self._tell(LEARNING, 1, 1)
         centre, spread, known = summarise(pictures, motions, mode=self.mode)
         folder.header["size"] = list(size)
         for name, array in (("centre", centre), ("spread", spread), ("known", known.astype(np.uint8))):
@@ -140,7 +154,7 @@ class VariationModel(PixelDetector):
         maps = work_ahead(
             held, lambda each: self._deviation(each, aligner, centre, spread, known), threads=self._workers()
         )
-        self._hold(folder, maps, size)
+        self._hold(folder, maps, size, len(held))
 
     def _aligned(self, pictures: list[np.ndarray]) -> list[Motion]:
         """How the pictures lie, to the first of them, then to the mean of all.

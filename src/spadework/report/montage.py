@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from spadework.detectors.spade import Explanation
+from spadework.detectors.explaining import Explanation
 from spadework.prediction import Prediction
 from spadework.report.pictures import (
     draw_boxes,

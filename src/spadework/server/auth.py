@@ -22,7 +22,8 @@ from spadework.server.settings import ROLES, Settings, is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "x-csrf-token"
-PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+PROXY_HEADERS = frozenset({"forwarded", "x-real-ip", "via", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
+FORWARDED = "x-forwarded-"  # how others of their headers begin
 MOST_SESSIONS = 10_000
 SESSION_SECONDS = 12 * 3600.0  # a shift, counted from the last request
 SIGN_IN = "Send `Authorization: Bearer TOKEN`, or sign in at POST /api/v1/session."
@@ -61,14 +62,17 @@ class Sessions:
                 self._open.popitem(last=False)
         return key, known
 
-    def find(self, key: str) -> Principal | None:
-        """Return whose session it is, and let it live on."""
+    def find(self, key: str, *, renew: bool = True) -> Principal | None:
+        """Return whose session it is; with `renew` it lives on from now."""
         now, digest = time.monotonic(), _digest(key)
         with self._lock:
-            last, principal = self._open.pop(digest, (0.0, None))
+            last, principal = self._open.get(digest, (0.0, None))
             if principal is None or now - last > self._seconds:
+                self._open.pop(digest, None)
                 return None
-            self._open[digest] = (now, principal)
+            if renew:
+                self._open[digest] = (now, principal)
+                self._open.move_to_end(digest)
         return principal
 
     def end(self, key: str) -> None:
@@ -104,8 +108,8 @@ class Doorkeeper:
                 found = principal
         return found
 
-    def identify(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Principal:
-        """Return who asks. Raises Problem 401 for somebody unknown."""
+    def identify(self, headers: Mapping[str, str], cookies: Mapping[str, str], *, renew: bool = True) -> Principal:
+        """Return who asks; with `renew` their session lives on from now. Raises Problem 401 for somebody unknown."""
         if self.open_to_all:
             return LOCAL
         scheme, _, secret = headers.get("authorization", "").partition(" ")
@@ -115,7 +119,7 @@ class Doorkeeper:
                 raise _unknown("This token is not known here.")
             return found
         key = cookies.get(self.cookie)
-        session = self.sessions.find(key) if key else None
+        session = self.sessions.find(key, renew=renew) if key else None
         if session is None:
             raise _unknown("Who asks is not known." if key is None else "This session has ended.")
         return session
@@ -169,7 +173,7 @@ class Origins:
                 "The station is not asked for under this name.",
                 "Use its own address, or start it with --allow-host NAME.",
             )
-        if self._open and any(name in headers for name in PROXY_HEADERS):
+        if self._open and any(name in PROXY_HEADERS or name.startswith(FORWARDED) for name in headers):
             raise Problem(
                 403,
                 "proxy",

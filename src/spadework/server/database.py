@@ -74,8 +74,12 @@ class JsonText(sa.TypeDecorator[Any]):
         return None if value is None else json.dumps(value, separators=(",", ":"), allow_nan=False)
 
     def process_result_value(self, value: str | None, dialect: Any) -> Any:
-        """Read it back."""
-        return None if value is None else json.loads(value)
+        """Read it back. Raises ValueError for what was not written so."""
+        return None if value is None else json.loads(value, parse_constant=_no_number)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number in JSON")
 
 
 def microseconds(at: datetime) -> int:

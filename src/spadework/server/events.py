@@ -13,6 +13,7 @@ import contextlib
 import json
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ async def stream(
         events: the source.
         last: where the client was when it went away; None for a new one.
         missed: returns the inspections after a number from the history, oldest first; called in a thread.
-        still_welcome: whether the client's session still holds; asked every `silence` seconds.
+        still_welcome: whether the client's session still holds; asked every `silence` seconds, whatever happens.
         silence: seconds until a comment is sent.
     """
     with events.listen() as listener:
@@ -182,14 +183,16 @@ async def stream(
             for number, message in await _missed(events, last, missed):
                 sent = max(sent, number)
                 yield message
+        asked = time.monotonic()
         while not (listener.cut_off and listener.queue.empty()):
             try:
                 found = await asyncio.wait_for(listener.queue.get(), silence)
             except TimeoutError:
+                found = sent + 1, COMMENT
+            if time.monotonic() - asked >= silence:  # also where there never is silence
+                asked = time.monotonic()
                 if not still_welcome():
                     return
-                yield COMMENT
-                continue
             if found is None:
                 return
             if found[0] > sent:  # else it was among those missed

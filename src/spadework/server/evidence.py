@@ -28,7 +28,7 @@ import numpy as np
 from spadework import check
 from spadework.correspondence import Correspondence
 from spadework.detectors.base import Detector
-from spadework.detectors.spade import _grid_place, _patch_box
+from spadework.detectors.explaining import grid_place, patch_box
 from spadework.errors import InputError
 from spadework.images import View
 from spadework.prediction import Prediction
@@ -128,7 +128,12 @@ class Evidence:
         about = {
             "version": VERSION,
             "size": list(self.size),
-            "view": {"resize": list(self.view.resize), "crop": self.view.crop, "pad": self.view.pad},
+            "view": {
+                "resize": list(self.view.resize),
+                "crop": self.view.crop,
+                "pad": self.view.pad,
+                "step": self.view.step,
+            },
             "smoothing": self.smoothing,
             "grid": self.grid,
             "names": self.names,
@@ -174,7 +179,12 @@ class Evidence:
     def _read(cls, about: dict[str, Any], arrays: dict[str, np.ndarray]) -> Evidence:
         crop = about["view"]["crop"]
         pad = bool(about["view"].get("pad", False))  # evidence from before there was a canvas does not tell
-        view = View(tuple(about["view"]["resize"]), None if crop is None else (crop[0], crop[1]), pad)
+        view = View(
+            tuple(about["view"]["resize"]),
+            None if crop is None else (crop[0], crop[1]),
+            pad,
+            int(about["view"].get("step", 1)),
+        )
         distances, smoothing = arrays.get("distances"), float(about["smoothing"])
         size = (about["size"][0], about["size"][1])
         return cls(
@@ -221,18 +231,18 @@ class Evidence:
         )  # where they may lie is told below
         if self.matches is None or self.grid is None:
             raise InputError("this detector does not tell which normal place a place was compared with; SPADE does.")
-        gy, gx = _grid_place(y, x, self.size, self.view.box(self.size), self.grid)
+        gy, gx = grid_place(y, x, self.size, self.view.box(self.size), self.grid)
         height, width = self.matches["match_image"].shape
         gy, gx = gy * height // self.grid[0], gx * width // self.grid[1]
         image, my, mx, distance = (self.matches[name][gy, gx] for name in MATCH)
         return Match(
             y=y,
             x=x,
-            box=_patch_box(gy, gx, (height, width), self.view, self.size, patch),
+            box=patch_box(gy, gx, (height, width), self.view, self.size, patch),
             name=self.names[image],
             pixel_hash=self.hashes[image],
             size=self.sizes[image],
-            normal_box=_patch_box(int(my), int(mx), (height, width), self.view, self.sizes[image], patch),
+            normal_box=patch_box(int(my), int(mx), (height, width), self.view, self.sizes[image], patch),
             distance=float(distance),
         )
 

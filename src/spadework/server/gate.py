@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spadework.server.logs import log
-from spadework.server.problems import Problem
+from spadework.server.problems import Problem, unavailable
 from spadework.server.routes.guarded import PREFIX
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ DRAIN_SECONDS = 5.0
 DRAINED = 1 << 30  # bytes: so much of a refused body is read away; then, or with more announced, the line is cut
 TOO_SLOW = 408
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+COSTLY = frozenset({"/readyz", "/metrics"})  # one asks the database, the other counts everything
+CROWDED = "crowded"  # in a request's state: its connection came when there was no place for it
+NO_PLACE = unavailable("connections", "Too many clients are connected.", "Close some, and ask again.", after=5)
+NO_PLACE.headers["Connection"] = "close"
 FAILED = Problem(
     500, "internal", "Something went wrong in the station.", "Its log says what, under the answer's X-Request-Id."
 )
@@ -118,10 +122,13 @@ class Gate:
             self._note(scope, status, time.perf_counter() - started, number)
 
     def _refuse(self, scope: Scope) -> Problem | None:
-        headers, api = Headers(scope=scope), scope["path"].startswith(PREFIX)
+        headers, path = Headers(scope=scope), scope["path"]
+        api = path.startswith(PREFIX)
+        if scope.get("state", {}).get(CROWDED):
+            return NO_PLACE
         try:
             self._services.origins.check(scope["method"], scope["scheme"], headers, api=api)
-            if api:
+            if api or path in COSTLY:
                 self._services.rate.take(scope["client"][0] if scope["client"] else "")
         except Problem as problem:
             return problem

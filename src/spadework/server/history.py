@@ -132,7 +132,7 @@ class History:
         """Return the inspections after this number, oldest first: going on from the last of them misses none."""
         chosen = rows.WHOLE.where(inspections.c.id > inspection_id).order_by(inspections.c.id).limit(limit)
         with self.database.reading() as connection:
-            return tuple(rows.inspection(row) for row in connection.execute(chosen).mappings())
+            return tuple(rows.each(connection, chosen, inspections.c.id, rows.inspection))
 
     def seen(self, watched: Watched, sha256: str, *, model: str | None = None) -> Inspection | None:
         """Return the inspection of a watched file: same content, size and time, at the same path or the same place on the disk.
@@ -260,7 +260,7 @@ class History:
         """Return all decisions of an inspection, also those taken back, oldest first."""
         chosen = sa.select(decisions).where(decisions.c.inspection_id == inspection_id).order_by(decisions.c.id)
         with self.database.reading() as connection:
-            return tuple(rows.decision(row) for row in connection.execute(chosen).mappings())
+            return tuple(rows.each(connection, chosen, decisions.c.id, rows.decision))
 
     def unfinished(self, model: str) -> tuple[Decision, ...]:
         """Return the decisions "normal" of a model that a crash may have cut short, oldest first.
@@ -274,7 +274,7 @@ class History:
         )
         chosen = sa.select(decisions).where(column.model == model, column.kind == "normal", open_ones)
         with self.database.reading() as connection:
-            return tuple(rows.decision(row) for row in connection.execute(chosen.order_by(column.id)).mappings())
+            return tuple(rows.each(connection, chosen.order_by(column.id), column.id, rows.decision))
 
     # ---- changes of models -------------------------------------------------------------------------------------------------
 
@@ -307,15 +307,17 @@ class History:
             raise InputError(f"limit may be at most {history_find.MOST}, not {limit}.")
         if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 18):
             raise InputError(f"cursor {cursor[:50]!r} is not one that this list gave out: take it from the last page.")
-        chosen = sa.select(model_changes).order_by(model_changes.c.id.desc()).limit(limit + 1)
+        column = model_changes.c
+        numbers = sa.select(column.id).order_by(column.id.desc()).limit(limit + 1)
         if model is not None:
-            chosen = chosen.where(model_changes.c.model == model)
+            numbers = numbers.where(column.model == model)
         if cursor is not None:
-            chosen = chosen.where(model_changes.c.id < int(cursor))
+            numbers = numbers.where(column.id < int(cursor))
         with self.database.reading() as connection:
-            found = [rows.change(row) for row in connection.execute(chosen).mappings()]
-        more = len(found) > limit
-        return Changes(tuple(found[:limit]), str(found[limit - 1].id) if more else None)
+            listed = list(connection.execute(numbers).scalars())
+            chosen = sa.select(model_changes).where(column.id.in_(listed[:limit])).order_by(column.id.desc())
+            found = rows.each(connection, chosen, column.id, rows.change)
+        return Changes(tuple(found), str(listed[limit - 1]) if len(listed) > limit else None)
 
     def appended(self, model: str, pictures: Sequence[str]) -> dict[str, ModelChange]:
         """Return, for those of these pixel hashes that were appended to a model, the latest change that did so."""

@@ -16,12 +16,12 @@ from spadework import check
 from spadework.errors import InputError
 from spadework.server import rows
 from spadework.server.database import microseconds, storable
-from spadework.server.records import KINDS, Filter, Inspection, Page
+from spadework.server.records import KINDS, Filter, Page
 from spadework.server.tables import inspections
 
 MOST = 1000  # on one page
 DECISIONS = KINDS | {"none"}
-CURSOR = re.compile(r"([on])(-?\d{1,18})\.(\d{1,18})")  # order, microseconds, number
+CURSOR = re.compile(r"([on])(-?[0-9]{1,19})\.([0-9]{1,18})")  # order, microseconds, number
 
 
 def find(connection: sa.Connection, wanted: Filter) -> Page:
@@ -39,11 +39,13 @@ def find(connection: sa.Connection, wanted: Filter) -> Page:
     order = _order(wanted.newest_first)
     after = [] if wanted.cursor is None else [_after(wanted.cursor, wanted.newest_first)]
     # Numbers first, from an index alone; then the whole rows of this page.
-    chosen = sa.select(inspections.c.id).where(*conditions, *after).order_by(*order).limit(limit + 1)
-    numbers = list(connection.execute(chosen).scalars())
-    found = rows.by_number(connection, numbers[:limit])
-    items = tuple(found[number] for number in numbers[:limit])
-    cursor = _cursor(items[-1], wanted.newest_first) if len(numbers) > limit else None
+    at = sa.type_coerce(inspections.c.at, sa.BigInteger)
+    chosen = sa.select(inspections.c.id, at).where(*conditions, *after).order_by(*order).limit(limit + 1)
+    places = [(number, time) for number, time in connection.execute(chosen)]
+    numbers = [number for number, _ in places[:limit]]
+    found = rows.by_number(connection, numbers)
+    items = tuple(found[number] for number in numbers if number in found)
+    cursor = _cursor(*places[limit - 1], wanted.newest_first) if len(places) > limit else None
     return Page(items, cursor, count(connection, wanted) if wanted.cursor is None else None)
 
 
@@ -91,13 +93,13 @@ def _number(value: float, name: str) -> float:
     return float(value)
 
 
-def _cursor(last: Inspection, newest_first: bool) -> str:
-    return f"{'n' if newest_first else 'o'}{microseconds(last.at)}.{last.id}"
+def _cursor(number: int, time: int, newest_first: bool) -> str:
+    return f"{'n' if newest_first else 'o'}{time}.{number}"
 
 
 def _after(cursor: str, newest_first: bool) -> sa.ColumnElement[bool]:
     match = CURSOR.fullmatch(cursor)
-    if match is None or (match[1] == "n") != newest_first:
+    if match is None or (match[1] == "n") != newest_first or abs(int(match[2])) >= 2**63:
         raise InputError(
             f"cursor {cursor[:50]!r} is not one that this list gave out: take it from the last page, and leave the order as it was."
         )

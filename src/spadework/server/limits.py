@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
@@ -23,7 +24,7 @@ class Rate:
 
     def take(self, client: str, *, now: float | None = None) -> None:
         """Count a request. Raises Problem 429, which says when to come back."""
-        now = time.monotonic() if now is None else now
+        now, client = time.monotonic() if now is None else now, _household(client)
         with self._lock:
             level, last = self._buckets.pop(client, (self.burst, now))
             level = min(self.burst, level + (now - last) * self.rate)
@@ -40,6 +41,17 @@ class Rate:
                 "Ask less often.",
                 headers={"Retry-After": after},
             )
+
+
+def _household(client: str) -> str:
+    """Whom a client's address counts for: with IPv6 a whole /64, of which anybody has 2**64. What is no address counts as one client."""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:  # a proxy on this machine may pass on anything, of any length
+        return ""
+    if address.version == 6 and address.ipv4_mapped is None:
+        return str(ipaddress.ip_network((int(address), 64), strict=False))
+    return str(address)
 
 
 class Room:

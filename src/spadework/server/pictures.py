@@ -20,20 +20,23 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
+import numpy as np
 
 from spadework.errors import InputError
 from spadework.files import as_output_error, write_file
-from spadework.images import read_image, shrink
+from spadework.images import shrink
 
 HASH = re.compile(r"[0-9a-f]{64}")
 KINDS = ("pictures", "evidence")
 THUMBNAIL_SIDE = 320
 YOUNG_SECONDS = 3600.0
+
+Read = Callable[[Path], np.ndarray]
 
 
 class Incoming:
@@ -96,9 +99,10 @@ class Pictures:
         with as_output_error(path):
             file = open(path, "xb")  # noqa: SIM115 - closed below
         try:
-            with file:
-                yield Incoming(path, file)
+            yield Incoming(path, file)
         finally:
+            with contextlib.suppress(OSError):  # on a full disk: what is kept was flushed before, the rest goes
+                file.close()
             path.unlink(missing_ok=True)
 
     def keep(self, incoming: Incoming) -> str:
@@ -165,18 +169,19 @@ class Pictures:
         """Return where the evidence of this hash lies, whether it is there or not. Raises InputError for what is no hash."""
         return self._place("evidence", sha256)
 
-    def thumbnail(self, sha256: str) -> Path | None:
+    def thumbnail(self, sha256: str, read: Read) -> Path | None:
         """Return the file of a small JPEG of a picture, its longer side at most 320 pixels; None if the picture is gone.
 
-        Raises:
-            ImageError: the picture cannot be read.
+        Args:
+            sha256: of the picture.
+            read: returns the pixels of a file, uint8 (H, W, 3) RGB. It came from anybody: they are for a process of their own to decode.
         """
         picture, small = self._place("pictures", sha256), self._thumbnail(sha256)
         if small.is_file():
             return small
         if not picture.is_file():
             return None
-        image = cv2.cvtColor(shrink(read_image(picture), THUMBNAIL_SIDE), cv2.COLOR_RGB2BGR)
+        image = cv2.cvtColor(shrink(read(picture), THUMBNAIL_SIDE), cv2.COLOR_RGB2BGR)
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
         write_file(small, data.tobytes())  # not flushed: it can be made again
         return small

@@ -58,6 +58,11 @@ def unavailable(code: str, message: str, hint: str, *, after: float = 1.0) -> Pr
     return Problem(503, code, message, hint, headers={"Retry-After": str(max(1, round(after)))})
 
 
+def slow(seconds: float) -> Problem:
+    """A 408 for a body that took too long."""
+    return Problem(408, "slow", f"The body did not come within {seconds:g} s.", "Try again.")
+
+
 def not_found(what: str) -> Problem:
     """A 404 for something that the address names."""
     return Problem(404, "not_found", f"There is no {what}.")

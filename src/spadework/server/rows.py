@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -26,7 +27,11 @@ from spadework.server.records import (
 )
 from spadework.server.tables import decisions, inspections, watched_files
 
+LOG = logging.getLogger("spadework.history")
+Record = TypeVar("Record")
 NAME_LENGTH = 400  # characters: PostgreSQL's indices take rows of up to 2700 bytes
+NUMBERS = ("score", "threshold", "map_threshold", "nearest_distance")
+DAMAGED = (ValueError, TypeError, KeyError, OverflowError)  # what reading a row raises that no version of ours wrote
 VERDICTS = frozenset({"normal", "anomalous", "no threshold"})
 AS_IT_IS = (
     *("model", "model_hash", "backbone_hash", "detector", "source", "picture", "media_type", "height", "width"),
@@ -52,7 +57,7 @@ def inspection_row(new: NewInspection, number: int, at: datetime) -> dict[str, A
     """
     check.one_of(new.source, "source", SOURCES)
     check.one_of(new.verdict, "verdict", VERDICTS)
-    for name in ("score", "threshold", "map_threshold", "nearest_distance"):
+    for name in NUMBERS:
         value = getattr(new, name)
         if value is not None and not math.isfinite(value):
             raise InputError(f"{new.name}: {name} must be a finite number, not {value}.")
@@ -103,7 +108,9 @@ def watched_row(new: NewInspection, number: int) -> dict[str, Any]:
 
 
 def inspection(row: sa.RowMapping) -> Inspection:
-    """Return the record of a row of `WHOLE`."""
+    """Return the record of a row of `WHOLE`. Raises one of DAMAGED for one that is none."""
+    if not all(row[name] is None or math.isfinite(row[name]) for name in NUMBERS):
+        raise ValueError("a score is no finite number")
     seen = NewInspection(
         **{key: row[key] for key in AS_IT_IS},
         name=row["name"],
@@ -169,8 +176,32 @@ def change(row: sa.RowMapping) -> ModelChange:
 
 
 def by_number(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, Inspection]:
-    """Return the inspections of these numbers, by number."""
+    """Return the inspections of these numbers, by number, without those whose rows are damaged."""
     if not numbers:
         return {}
-    rows = connection.execute(WHOLE.where(inspections.c.id.in_(numbers))).mappings()
-    return {row["id"]: inspection(row) for row in rows}
+    found = each(connection, WHOLE.where(inspections.c.id.in_(numbers)), inspections.c.id, inspection)
+    return {one.id: one for one in found}
+
+
+def each(
+    connection: sa.Connection, chosen: sa.Select[Any], number: sa.Column[int], make: Callable[[sa.RowMapping], Record]
+) -> list[Record]:
+    """Return the records of all rows that are chosen. One that is damaged is told in the log and left out: it costs its neighbours nothing.
+
+    Args:
+        connection: to the database.
+        chosen: which rows.
+        number: their numbers' column.
+        make: returns the record of a row; raises one of DAMAGED.
+    """
+    try:
+        return [make(row) for row in connection.execute(chosen).mappings()]
+    except DAMAGED:
+        numbers = connection.execute(chosen.with_only_columns(number, maintain_column_froms=True)).scalars().all()
+    found = []
+    for one in numbers:
+        try:
+            found.append(make(connection.execute(chosen.where(number == one)).mappings().one()))
+        except DAMAGED as error:
+            LOG.error("%s %d cannot be read: %s", number.table.name, one, error)
+    return found

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from spadework.errors import OutputError
 from spadework.server.app import create_app
+from spadework.server.gate import CROWDED
 from spadework.server.logs import set_up
 from spadework.server.services import Services
 from spadework.server.settings import Settings
@@ -25,21 +26,71 @@ from spadework.server.settings import Settings
 # Seconds after which a thread that runs Python must let another. The search and the network come back from compiled code many times a
 # picture; waiting the usual 5 ms behind a request's parsing each time cost 7 % of the throughput (eight clients: 46.2 ms a picture, now 43.1).
 TURN = 0.0005
-SILENT_SECONDS = 10.0  # how long a new connection may take to send the head of its first request
-MOST_CONNECTIONS = 400
+SILENT_SECONDS = 10.0  # how long a client may take to send the head of a request, the first from when it connects
+STALLED_SECONDS = 30.0  # how long it may read nothing of what waits for it
+LOOK_SECONDS = 1.0  # from one look at a connection to the next
+MOST_CONNECTIONS = 400  # those beyond it are told so,
+SPARE = 50  # and those beyond these cut: each takes one of the files that the system lets us open
 
 
 class Connection(H11Protocol):
-    """A connection that must say something soon: idle ones would use up what the machine has."""
+    """A connection that is cut when its client stalls: idle ones would use up what the machine has. Between two requests it may rest."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self.loop.call_later(SILENT_SECONDS, self._close_if_silent)
+        self._heard = self._moved = self.loop.time()
+        self._left = 0
+        self._next_look = self.loop.call_later(LOOK_SECONDS, self._look)
+        if len(self.connections) > MOST_CONNECTIONS:  # those that were here before keep their places
+            self.app_state = {**self.app_state, CROWDED: True}
+        if len(self.connections) > MOST_CONNECTIONS + SPARE:
+            transport.abort()
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Look no more."""
+        self._next_look.cancel()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """As uvicorn's; something was read."""
+        self._moved = self.loop.time()
+        super().resume_writing()
+
+    @property
+    def _waits_for_head(self) -> bool:
+        """Whether a request must come; a timer of uvicorn's runs while none has begun after another."""
+        if self.cycle is None:
+            return True
+        return self.cycle.response_complete and self.timeout_keep_alive_task is None and not self.transport.is_closing()
+
+    def _look(self) -> None:
+        """Cut it if its request's head does not end, or if it reads nothing of its answer."""
+        now, left = self.loop.time(), _unread(self.transport)
+        if not self._waits_for_head:
+            self._heard = now
+        if left == 0 or left < self._left:
+            self._moved = now
+        self._left = left
+        if now - self._heard > SILENT_SECONDS or now - self._moved > STALLED_SECONDS:
+            self.transport.abort()
+        else:
+            self._next_look = self.loop.call_later(LOOK_SECONDS, self._look)
+
+
+def _unread(transport: asyncio.Transport) -> int:
+    """How many bytes wait to be sent. Those that the system has count too, where it tells: it takes a megabyte at a time."""
+    left = transport.get_write_buffer_size()
+    if not left:
+        return 0
+    try:
+        import fcntl
+        import termios
+
+        told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except (ImportError, AttributeError, OSError):
+        return left
+    return left + int.from_bytes(told, sys.byteorder)
 
 
 class Server(uvicorn.Server):
@@ -98,7 +149,6 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None, 
         server_header=False,
         proxy_headers=True,
         forwarded_allow_ips="127.0.0.1,::1",
-        limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=max(1, round(settings.stop_seconds)),
     )

@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from spadework import check
-from spadework.detectors.spade import Spade, _cut
+from spadework.detectors.explaining import cut
+from spadework.detectors.spade import Spade
 from spadework.errors import InputError
 from spadework.server.errors import NotFound, PictureGone
 from spadework.server.evidence import Evidence
@@ -152,5 +153,5 @@ class Showing:
             distance=found.distance,
             removed=thumbnail is None,
             here=here,
-            there=None if thumbnail is None else _cut(thumbnail, found.normal_box, found.size),
+            there=None if thumbnail is None else cut(thumbnail, found.normal_box, found.size),
         )

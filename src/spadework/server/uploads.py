@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 from starlette.requests import ClientDisconnect, Request
 
-from spadework.server.problems import Problem
+from spadework.server.problems import Problem, slow
 
 FIELD = "image"
 FORM = "multipart/form-data"
@@ -92,7 +92,7 @@ async def read_picture(request: Request, write: Write, *, most: int, seconds: fl
             async for piece in request.stream():
                 target.feed(piece)
     except TimeoutError:
-        raise Problem(408, "slow", f"The body did not come within {seconds:g} s.", "Try again.") from None
+        raise slow(seconds) from None
     except ClientDisconnect:
         raise Problem(400, "cut_off", "The body ended early.", "Send it again.") from None
     return target.end()

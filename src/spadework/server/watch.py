@@ -43,6 +43,7 @@ SETTLED = 5.0  # seconds after which a file that cannot be decoded is bad
 RETRY = (1.0, 60.0)  # seconds until something is tried again that is not the file's fault, first and at most
 ROUND = 200  # files between two looks
 PIECE = 1 << 20  # bytes
+NEVER_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 TOLD = 1000  # bad files kept in memory
 LOG = logging.getLogger("spadework.watch")
 
@@ -177,7 +178,7 @@ class Watch:
     def _prepare(self, file: _File) -> Candidate | None:
         """Return what to inspect; None if it is not ready, bad, or was inspected already."""
         try:
-            with open(file.path, "rb", buffering=0) as source, self.pictures.incoming() as incoming:
+            with open(file.path, "rb", buffering=0, opener=_opened) as source, self.pictures.incoming() as incoming:
                 _copy(source, incoming, file.key)
                 return self._candidate(file, incoming)
         except (_Changed, FileNotFoundError):
@@ -278,9 +279,14 @@ def _key(told: os.stat_result) -> Key:
     return told.st_dev, told.st_ino, told.st_mtime_ns, told.st_size
 
 
+def _opened(path: str, flags: int) -> int:
+    """Open a file that may have become a pipe or a device since it was listed: those would keep whoever opens them waiting for ever."""
+    return os.open(path, flags | NEVER_WAIT)
+
+
 def _copy(source: BinaryIO, incoming: Incoming, key: Key) -> None:
-    """Copy a file that must not change meanwhile. Raises _Changed."""
-    if _key(os.fstat(source.fileno())) != key:
+    """Copy a file that must not change meanwhile. Raises _Changed, also where it is no file any more."""
+    if not stat.S_ISREG(os.fstat(source.fileno()).st_mode) or _key(os.fstat(source.fileno())) != key:
         raise _Changed
     while (piece := source.read(PIECE)) and incoming.size <= key[3]:
         incoming.write(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive
 
 from spadework.server.auth import SAFE_METHODS, Principal
-from spadework.server.problems import Problem
+from spadework.server.problems import Problem, slow
 from spadework.server.schemas import Error
 
 if TYPE_CHECKING:
@@ -54,20 +55,23 @@ class Guarded(APIRoute):
                 door = services(request).door
                 request.state.principal = door.admit(request.method, request.headers, request.cookies, role)
             if not upload and request.method not in SAFE_METHODS:
-                request = Request(request.scope, await _small_body(request))
+                request = Request(request.scope, await _small_body(request, services(request).settings.body_seconds))
             return await handler(request)
 
         return guarded
 
 
-async def _small_body(request: Request) -> Receive:
-    """Read a body of bounded size, and return what hands it out again."""
+async def _small_body(request: Request, seconds: float) -> Receive:
+    """Read a body of bounded size in bounded time, and return what hands it out again."""
     body = bytearray()
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > SMALL_BODY:
-                raise Problem(413, "too_large", f"The body has more than {SMALL_BODY} bytes.")
+        async with asyncio.timeout(seconds):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > SMALL_BODY:
+                    raise Problem(413, "too_large", f"The body has more than {SMALL_BODY} bytes.")
+    except TimeoutError:
+        raise slow(seconds) from None
     except ClientDisconnect:
         raise Problem(400, "cut_off", "The body ended early.") from None
     messages: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
@@ -105,8 +109,8 @@ def spec(role: str, *errors: int, upload: bool = False, **extra: Any) -> dict[st
     With `upload` its body is a picture. `extra` are further parts of its OpenAPI description.
     """
     own = {421, 403, 429, 503, *errors} | (set() if role == PUBLIC else {401})
-    own |= {408, 413, 415, 422} if upload else set()
-    own |= {400} if 413 in own else set()  # whatever has a body
+    own |= {413, 415, 422} if upload else set()
+    own |= {400, 408} if 413 in own else set()  # whatever has a body
     described: dict[str, Any] = {"x-role": role, **extra}
     described["security"] = [] if role == PUBLIC else [{"token": []}, {"session": []}]
     if upload:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime
+from pydantic import AfterValidator, AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +25,17 @@ Model = Annotated[str, Path(max_length=64)]
 Name = Annotated[
     str | None, Query(max_length=200, description="what the picture is called; by default its file's name")
 ]
+
+
+def _in_utc(at: datetime) -> datetime:
+    """The first and the last hours of all time are none in UTC."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 @router.post(
@@ -62,8 +74,8 @@ def history(
     model: Annotated[schemas.Text | None, Query(max_length=64)] = None,
     verdict: schemas.Verdict | None = None,
     decision: Literal["normal", "defect", "none"] | None = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
     text: Annotated[schemas.Text | None, Query(max_length=200, description="part of the name")] = None,
     score_min: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     score_max: Annotated[float | None, Query(allow_inf_nan=False)] = None,

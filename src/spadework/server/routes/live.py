@@ -35,7 +35,9 @@ async def events(request: Request, last_event_id: Annotated[str | None, Header(m
 
     def welcome() -> bool:
         try:
-            station.door.admit("GET", headers, cookies, "inspect")
+            station.door.identify(
+                headers, cookies, renew=False
+            )  # a page that only listens does not make a session live on
         except Problem:
             return False
         return True

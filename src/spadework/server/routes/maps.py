@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -53,11 +54,14 @@ def _image(station: Services, id: int, size: str) -> Response:
     picture = station.pictures.path(seen.picture)
     if not picture.is_file():
         raise gone("The picture")
+
+    def read(path: Path) -> np.ndarray:
+        return station.decoders.decode(path)[0]  # it came from anybody
+
     if size == "view":
-        rgb, _ = station.decoders.decode(picture)  # it came from anybody
-        return Response(jpeg(rgb), headers={**KEPT, **USERS, "Content-Type": "image/jpeg"})
+        return Response(jpeg(read(picture)), headers={**KEPT, **USERS, "Content-Type": "image/jpeg"})
     if size == "thumb":
-        small = station.pictures.thumbnail(seen.picture)
+        small = station.pictures.thumbnail(seen.picture, read)
         if small is None:
             raise gone("The picture")
         return FileResponse(small, media_type="image/jpeg", headers={**KEPT, **USERS})

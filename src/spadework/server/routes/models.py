@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,7 +15,7 @@ from spadework.server.problems import Json
 from spadework.server.receiving import receiving
 from spadework.server.records import ModelChange, plain
 from spadework.server.routes.guarded import PREFIX, Guarded, changing, services, spec, who
-from spadework.server.routes.inspections import Model, Name
+from spadework.server.routes.inspections import Model, Name, Time
 from spadework.server.routes.maps import described
 from spadework.server.station import Station
 from spadework.server.telling import announce_model, model_json
@@ -128,8 +127,8 @@ def changes(
 def series(
     request: Request,
     model: Model,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
     buckets: Annotated[int, Query(ge=1, le=500)] = 48,
 ) -> Response:
     """Tell what a model saw over time, in equal parts of it: counts, quantiles and a histogram of the scores, nearest distances."""
