@@ -64,16 +64,9 @@ class Coded:
     record: np.ndarray
     row: np.ndarray
     axes: Axes
-    _centres: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False, compare=False)
-
-    def centres(self, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-        """Those of its groups (centres.py), made when they are first asked for."""
-        from spadework.kernels.centres import centres_of
-
-        if not self._centres:
-            near, halves = (self.row.ctypes.data + int(layout.offsets[part]) for part in (0, 1))
-            self._centres.append(centres_of(near, halves, layout.groups))
-        return self._centres[0]
+    centres: list[np.ndarray] = field(
+        default_factory=list, repr=False, compare=False
+    )  # of its groups, made when it is first searched
 
 
 @dataclass
@@ -169,6 +162,16 @@ def search(
         return _Search(codes, descriptors, own, images, layout, axes, kappa, count, pool).run(counts)
 
 
+def _make_centres(images: Sequence[Coded], layout: Layout) -> None:
+    from spadework.kernels.centres import centres_of
+
+    new = [image for image in images if not image.centres]
+    if new:
+        rows = np.array([image.row.ctypes.data for image in new])[:, None] + layout.offsets[:2]
+        for image, *centres in zip(new, *centres_of(rows, layout.groups), strict=True):
+            image.centres[:] = centres
+
+
 class _Search:
     """One search: what all its rounds share."""
 
@@ -189,10 +192,15 @@ class _Search:
         self.threads, self.pool = threads, pool
         self.distances = np.full((len(descriptors), kappa), np.inf)
         self.indices = np.full((len(descriptors), kappa), NONE)
-        self.centres = [image.centres(layout) for image in images]
+        _make_centres(images, layout)
         addresses = [
-            (image.row.ctypes.data, image.record.ctypes.data, len(image.record), codes.ctypes.data, own.ctypes.data)
-            for image, (codes, own) in zip(images, self.centres, strict=True)
+            (
+                image.row.ctypes.data,
+                image.record.ctypes.data,
+                len(image.record),
+                *(c.ctypes.data for c in image.centres),
+            )
+            for image in images
         ]
         self.addresses = np.array(addresses, np.int64)
         numbers = np.stack([image.row[: 8 * NUMBERS].view(np.float64) for image in images])
