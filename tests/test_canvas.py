@@ -79,6 +79,13 @@ def test_the_canvas_has_the_median_s_aspect_and_the_area_asked_for(sizes, asked,
     assert LEAST == 256 and MOST == 1024
 
 
+@pytest.mark.parametrize("size", [(256, 256), (341, 341), (122, 285), (265, 375)])
+def test_small_pictures_are_seen_by_default_as_at_256(size):
+    pictures = [np.broadcast_to(np.uint8(0), (*size, 3))]
+    assert Spade().image_size == "auto"
+    assert choose_canvas(pictures, "auto", multiple=16) == choose_canvas(pictures, 256, multiple=16)
+
+
 # ---- the view --------------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from builders import normal_picture, write_pictures
 from PIL import Image
 
+from spadework import images
 from spadework.errors import ImageError, InputError
 from spadework.images import IMAGE_SUFFIXES, View, as_rgb, find_images, gather, read_image, shrink
 
@@ -470,3 +472,13 @@ def test_a_whole_interlaced_png_may_be_black(tmp_path, shape, channels):
     assert not read_image(tmp_path / "0.png").any()
     with pytest.raises(ImageError, match="ends too early|cannot be read"):
         read_image(tmp_path / "1.png")
+
+
+def test_reading_in_threads_leaves_the_filters_of_warnings_as_they_were():
+    before = list(warnings.filters)
+    images.QUIET.__enter__()
+    images.QUIET.__enter__()
+    images.QUIET.__exit__()  # the first to come goes first
+    assert warnings.filters != before
+    images.QUIET.__exit__()
+    assert warnings.filters == before

@@ -107,6 +107,11 @@ def test_an_act_is_judged_by_all_pictures_but_those_of_its_fold(stage, network):
         assert np.allclose(heard.distances, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error::spadework.detectors.placing.SearchRadiusWarning")
+def test_a_candidate_that_does_not_suit_warns_of_nothing(stage, network):
+    run(stage, {**Spade(**TINY).settings(), "search_radius": 2.0}, RememberingNetwork(network), lambda share: None)
+
+
 def test_forward_passes_are_shared_by_candidates_of_one_input_size(stage, network):
     remembered = RememberingNetwork(network)
     settings = Spade(**TINY).settings()

@@ -234,6 +234,22 @@ def test_a_sketch_is_small():
     assert sketch.places.nbytes + sketch.slack.nbytes == 3000 * 4 * (AXES + 2)
 
 
+@pytest.mark.parametrize("kind", ["drawn", "all the same", "in steps", "lowest first", "few"])
+def test_the_lowest_bounds_are_those_of_a_whole_sort(kind):
+    rng = np.random.default_rng(0)
+    bounds = rng.random(50 if kind == "few" else 5000).astype(np.float32)
+    if kind == "all the same":
+        bounds[:] = 0.5
+    elif kind == "in steps":  # as seldom as can be where they are looked at
+        bounds[:: retrieval.STEP] = 2.0
+    elif kind == "lowest first":
+        bounds.sort()
+    for count in (1, 20, 40):
+        found = retrieval._lowest(bounds, count)
+        assert len(np.unique(found)) == count
+        np.testing.assert_array_equal(np.sort(bounds[found]), np.sort(bounds)[:count])
+
+
 def test_nothing_to_find():
     rows = clusters(1, 4)
     empty = Retrieval(lambda start, stop: rows[start:stop], 0)

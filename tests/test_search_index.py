@@ -106,8 +106,22 @@ def test_a_damaged_row_is_named_when_it_is_first_read_and_by_verify(gallery):
     correspond(make_pyramid(100, SHAPES).levels, again, [0, 1], kernel="pruned")
     with pytest.raises(ModelError, match="search index of image 3 is damaged"):
         correspond(make_pyramid(100, SHAPES).levels, again, [2, 3], kernel="pruned")
+    many = Gallery(ModelFolder.open(gallery.folder.path))
+    assert len(many) >= search_index.MANY  # checked by several threads
+    with pytest.raises(ModelError, match="search index of image 3 is damaged"):
+        correspond(make_pyramid(100, SHAPES).levels, many, range(20), kernel="pruned", threads=3)
     with pytest.raises(ModelError, match="search index of image 3 is damaged"):
         Gallery(ModelFolder.open(gallery.folder.path)).verify()
+
+
+def test_threads_that_read_make_the_same_of_each_image_in_order(gallery):
+    alone, together = (
+        Gallery(ModelFolder.open(gallery.folder.path)).coded(range(19, -1, -1), upsampling="bilinear", threads=threads)
+        for threads in (1, 3)
+    )
+    for one, other in zip(alone[0], together[0], strict=True):
+        np.testing.assert_array_equal(one.record, other.record)
+        np.testing.assert_array_equal(one.row, other.row)
 
 
 def test_axes_are_renewed_when_later_images_lie_outside_them(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from spadework import check
 from spadework.images import Picture, View, picture_size
 
 AUTO = "auto"
-SHARE = 0.75  # of the median picture's side, "auto": a quarter less than all of it halves what is searched
+SHARE = 0.75  # of the median picture's side, "auto": three quarters have about half the places of all of it
 LEAST, MOST = 256, 1024  # sides that "auto" chooses between
 
 

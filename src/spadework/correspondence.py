@@ -80,7 +80,7 @@ def correspond(
     _check_kappa(kappa, height * width, len(chosen))
     found = None
     if name == "pruned" and kappa <= pruned.NOT_FOR:
-        coded, layout, axes = gallery.coded(chosen, upsampling=upsampling)
+        coded, layout, axes = gallery.coded(chosen, upsampling=upsampling, threads=threads)
         record = np.ascontiguousarray(gallery.geometry.pack(levels), np.float32)
         if within is None or within.covers(layout.grid):
             found = pruned.search(record, layout, coded, layout, axes, kappa=kappa, threads=threads)

@@ -285,14 +285,16 @@ class Gallery:
         vectors = self.folder.read("tile_vectors", first, first + self.tiles)
         return [Pyramid(self.levels(first + tile), np.asarray(vectors[tile])) for tile in range(self.tiles)]
 
-    def coded(self, images: Sequence[int], *, upsampling: str) -> tuple[list[Coded], Layout, Axes]:
-        """Return images, or tiles by their rows, ready for `kernels.pruned.search`, their layout and axes.
+    def coded(
+        self, images: Sequence[int], *, upsampling: str, threads: int | None = None
+    ) -> tuple[list[Coded], Layout, Axes]:
+        """Return images, or tiles by their rows, ready for `kernels.pruned.search`, their layout and axes; `threads` as there, for those not searched before.
 
         Raises:
             ModelError: a row is damaged.
         """
         index = self.index(upsampling)
-        coded = index.coded(images, self._check)
+        coded = index.coded(images, self._check, threads=threads)
         return coded, index.layout, coded[0].axes
 
     def levels(self, image: int) -> tuple[np.ndarray, ...]:

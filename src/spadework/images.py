@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
@@ -36,6 +37,36 @@ TURNED = frozenset({5, 6, 7, 8})  # its values that swap rows and columns
 Picture = str | os.PathLike[str] | np.ndarray
 
 
+class _Quiet:
+    """Keeps Pillow's warnings back: our own limit of pixels stands, and a broken EXIF block is no reason to refuse a picture.
+
+    Filters of warnings are the whole process's, and pictures are read in several threads: the first to come sets the filter, the last to go
+    takes it back. If each did so for itself, one that leaves later would put back what another had set, for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._kept = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._kept = warnings.catch_warnings()
+                self._kept.__enter__()
+                warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._kept.__exit__(None, None, None)
+
+
+QUIET = _Quiet()
+
+
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a picture as uint8 (H, W, 3) RGB, in the orientation in which it is meant to be seen.
 
@@ -48,9 +79,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         if path.exists() and not path.is_file():  # a pipe would keep us waiting
             raise ImageError(f"{path}: is not a file.", path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
-            warnings.simplefilter("ignore", UserWarning)  # a broken EXIF block is no reason to refuse a picture
+        with QUIET:
             return _read(path)
     except ImageError:
         raise
@@ -302,13 +331,14 @@ def picture_size(picture: Picture) -> tuple[int, int] | None:
     try:
         if not Path(picture).is_file():  # a pipe would keep us waiting
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whatever is wrong is said when the picture is read
-            with Image.open(picture, formats=FORMATS) as opened:
-                width, height = opened.size
-                # Pillow turns a TIFF's size by itself.
-                turned = opened.format != "TIFF" and opened.getexif().get(ORIENTATION, 1) in TURNED
-                return (width, height) if turned else (height, width)
+        with (
+            QUIET,
+            Image.open(picture, formats=FORMATS) as opened,
+        ):  # whatever is wrong is said when the picture is read
+            width, height = opened.size
+            # Pillow turns a TIFF's size by itself.
+            turned = opened.format != "TIFF" and opened.getexif().get(ORIENTATION, 1) in TURNED
+            return (width, height) if turned else (height, width)
     except Exception:  # as in `read_image`, which tells it
         return None
 

@@ -37,6 +37,7 @@ FEW = 1 << 20  # numbers in all rows up to which no sketch is made: comparing th
 PATIENCE = 5  # questions answered by comparing all rows before a sketch is made: making it takes about as long
 HOPELESS = 0.2  # share of rows above which all are compared, in order: quicker from a third on, on a cold disk earlier
 BLOCK = 1 << 19  # numbers of a block of rows: 4 MB in float64
+STEP = 16  # of the rows whose bounds tell how low the lowest are
 PICKED = 256  # scattered rows compared at once
 FAR = 4.0  # rows of a sample that lie farther out, in units, are drawn in to there: they would have axes to themselves
 SMALL = 1 << 18  # multiplications up to which OpenBLAS works in one thread
@@ -92,9 +93,15 @@ class Sketch:
         """Return a lower bound of each row's distance to `vector`, in units: float32 (N,). Not squared; below 0 is possible."""
         place, slack = self._sketch(vector[None], _room(1, len(vector), copies=2))
         out = np.empty(len(self), np.float32)
+        shrink = np.float32(1 - (len(self.axes) + 10) * ROUNDOFF)
+        if pruned.is_usable():
+            from spadework.kernels import sketches
+
+            sketches.bounds(self.places, place, shrink, self.slack, slack[0], out)
+            return out
         _column_distances(self.places, place, out)
         np.sqrt(out, out=out)
-        out *= np.float32(1 - (len(self.axes) + 10) * ROUNDOFF)
+        out *= shrink
         out -= self.slack
         out -= slack
         return out
@@ -173,7 +180,7 @@ class Retrieval:
         """Compare rows in ascending order of their bounds; None where too many would have to be compared."""
         if exclude is not None:
             bounds[exclude] = np.inf
-        first = np.argpartition(bounds, 2 * k)[: 2 * k]  # these are nearly always the answer, and tell how far to look
+        first = _lowest(bounds, 2 * k)  # these are nearly always the answer, and tell how far to look
         rows, distances = _best(first, self._compare(first, vector), k)
         left = np.setdiff1d(np.flatnonzero(bounds <= _reach(distances, unit)), first, assume_unique=True)
         if len(left) > HOPELESS * self.rows:
@@ -255,12 +262,7 @@ def _parts(chosen: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _column_distances(places: np.ndarray, place: np.ndarray, out: np.ndarray) -> None:
-    """Squared distances of columns (M, N) to `place`, (M, 1), float32, summed in any order; where Numba is there, compiled."""
-    if pruned.is_usable():
-        from spadework.kernels import sketches
-
-        sketches.squared_distances(places, place, out)
-        return
+    """Squared distances of columns (M, N) to `place`, (M, 1), float32, summed in any order."""
     room = np.empty((len(place), COLUMNS), np.float32)
     for start in range(0, len(out), COLUMNS):
         block = places[:, start : start + COLUMNS]
@@ -276,6 +278,18 @@ def _squared_distances(rows: np.ndarray, vector: np.ndarray, room: np.ndarray) -
     """float64, from the differences: float64 (B,). The same for a row whatever other rows stand beside it."""
     difference = np.subtract(rows, vector, out=room[0, : len(rows)], dtype=np.float64)
     return np.asarray(np.einsum("bd,bd->b", difference, difference))
+
+
+def _lowest(bounds: np.ndarray, count: int) -> np.ndarray:
+    """The `count` rows of the lowest bounds. Chosen among all up to a level that every STEP-th row tells: among all rows it takes 0.9 ms of
+    100,000, this 0.1."""
+    sample, rank = bounds[::STEP], -(-3 * count // (2 * STEP))
+    found = np.arange(0)
+    if rank < len(sample):
+        found = np.flatnonzero(bounds <= np.partition(sample, rank)[rank])
+    if not count < len(found) <= 4 * count:
+        return np.argpartition(bounds, count)[:count]
+    return np.asarray(found[np.argpartition(bounds[found], count)[:count]])
 
 
 def _reach(distances: np.ndarray, unit: float) -> np.float32:

@@ -15,12 +15,14 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
 
 from spadework.errors import ModelError
+from spadework.kernels import thread_count
 from spadework.kernels.axes import SAMPLE, Axes, from_rows, learn_axes
 from spadework.kernels.codes import Layout, describe, encode, layout_of, mean_squares, to_row
 from spadework.kernels.pruned import Coded
@@ -33,6 +35,7 @@ LEARN_FROM = 16  # images
 # Of mapped or made rows and records kept from one search to the next, for pictures alike share images. It counts as resident memory;
 # a single search may need more (364 MiB at the paper's settings).
 HELD_BYTES = 96 << 20
+MANY = 8  # images not held from which on several threads read and check them
 WORN = 2.0  # axes are learnt again when the share outside them has grown so many times,
 LEAST_REST = 1e-3  # and is more than this
 
@@ -170,12 +173,15 @@ class SearchIndex:
 
     # ---- searching ---------------------------------------------------------------------------------------------------------
 
-    def coded(self, images: Sequence[int], check: Callable[[int, np.ndarray], None]) -> list[Coded]:
+    def coded(
+        self, images: Sequence[int], check: Callable[[int, np.ndarray], None], *, threads: int | None = None
+    ) -> list[Coded]:
         """Return images, at least one, ready for a search. Several threads may ask.
 
         Args:
             images: their indices.
-            check: raises ModelError where an image's flat record, as it is stored, is damaged.
+            check: raises ModelError where an image's flat record, as it is stored, is damaged. Several threads call it at once.
+            threads: of checking what was not searched before; None for the environment's SPADEWORK_THREADS, or all cores.
 
         Raises:
             ModelError: a row is damaged.
@@ -191,13 +197,19 @@ class SearchIndex:
             self.folder.announce("pyramids", new)
             if self.is_stored:
                 self.folder.announce("codes", new)
-            for image in new:
-                self._held[image] = self._coded(int(image), check)
+            self._held.update(zip(new, self._made(new, check, thread_count(threads)), strict=True))
             return [self._held[image] for image in images]
 
     @property
     def _image_bytes(self) -> int:
         return int(self.layout.offsets[-1]) + 4 * self.geometry.length
+
+    def _made(self, images: Sequence[int], check: Callable[[int, np.ndarray], None], threads: int) -> Iterable[Coded]:
+        """Images read and checked: in several threads where they are many, for checksums are half of a first search."""
+        if len(images) < MANY or threads == 1:
+            return [self._coded(int(image), check) for image in images]
+        with ThreadPoolExecutor(min(threads, len(images)), thread_name_prefix="spadework-check") as pool:
+            return list(pool.map(lambda image: self._coded(int(image), check), images))
 
     def _coded(self, image: int, check: Callable[[int, np.ndarray], None]) -> Coded:
         assert self.axes is not None

@@ -71,6 +71,8 @@ def fit(
     given["search_radius"] = search_radius
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
+    if tune:
+        note(f"tuning: at most {tune_minutes:g} min before that; what it chooses can make the fit longer or shorter")
     _say_bill(model, normal, output, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return

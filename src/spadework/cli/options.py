@@ -45,7 +45,7 @@ ImageSize = Annotated[
     str | None,
     typer.Option(
         metavar="PIXELS",
-        help='How large pictures are seen: the side of a square of the same area, HEIGHTxWIDTH, or "auto".  [default: 256]',
+        help='How large pictures are seen: the side of a square of the same area, HEIGHTxWIDTH, or "auto".  [default: auto with spade, else 256]',
         show_default=False,
     ),
 ]

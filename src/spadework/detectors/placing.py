@@ -41,7 +41,7 @@ HARM = 1.1  # and raises the scores of normal parts more than so many times, doe
 
 
 class SearchRadiusWarning(Warning):
-    """A search radius does harm. No UserWarning: those are ignored while pictures are read, in threads, which may outlast the reading."""
+    """A search radius does harm."""
 
 
 @dataclass(frozen=True)

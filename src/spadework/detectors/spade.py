@@ -88,7 +88,7 @@ class Spade(PyramidDetector):
         backbone: str = "embedded",
         *,
         weights: str | os.PathLike[str] | None = None,
-        image_size: int | Sequence[int] | str = 256,
+        image_size: int | Sequence[int] | str = "auto",
         crop: int | Sequence[int] | None = None,
         levels: Sequence[int] | None = None,
         grid_stride: int = 8,

@@ -32,14 +32,15 @@ CENTRE_BYTES = 4 * QUERY_PAIRS * LANES  # of sixteen groups
 BLOCKS = 2  # of sixteen groups, looked at together
 
 
-def centres_of(near: int, halves: int, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `centre_hits` compares with, of a row's groups, whose near codes and halves lie at two addresses.
+def centres_of(rows: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `centre_hits` compares with, of the groups of images: int64 (n, 2), the addresses of their near codes and halves.
 
-    int16 (blocks, QUERY_PAIRS, LANES, 2): for each pair of codes the sixteen groups. int32 (blocks, LANES): (||c||^2 - r^2) / 2.
+    int16 (n, blocks, QUERY_PAIRS, LANES, 2): for each pair of codes the sixteen groups. int32 (n, blocks, LANES): (||c||^2 - r^2) / 2.
     """
     blocks = -(-groups // (BLOCKS * LANES)) * BLOCKS
-    codes, own = np.zeros((blocks, QUERY_PAIRS, LANES, 2), np.int16), np.full((blocks, LANES), NO_LANE, np.int32)
-    _centres(near, halves, groups, codes, own)
+    codes = np.zeros((len(rows), blocks, QUERY_PAIRS, LANES, 2), np.int16)
+    own = np.full((len(rows), blocks, LANES), NO_LANE, np.int32)
+    _centres(rows, groups, codes, own)
     return codes, own
 
 
@@ -71,7 +72,7 @@ def _farthest(codes: np.ndarray, there: np.ndarray, middle: np.ndarray, squares:
 
 
 @compiled("void(int64, int64, int64, int16[:, :, :, ::1], int32[:, ::1])")
-def _centres(near: int, halves: int, groups: int, codes: np.ndarray, own: np.ndarray) -> None:
+def _centres_of_one(near: int, halves: int, groups: int, codes: np.ndarray, own: np.ndarray) -> None:
     places = numba.carray(pointer(near), (groups, PAIRS, LANES, 2), np.int16)
     norms = numba.carray(pointer(halves), (groups, LANES), np.int32)
     there, squares = np.empty(LANES, np.int32), np.empty(LANES, np.float64)
@@ -95,3 +96,9 @@ def _centres(near: int, halves: int, groups: int, codes: np.ndarray, own: np.nda
                 square += code * code
         codes[block, PAIRS, lane, 0] = np.int16(radius)
         own[block, lane] = square // 2  # rounded down
+
+
+@compiled("void(int64[:, ::1], int64, int16[:, :, :, :, ::1], int32[:, :, ::1])")
+def _centres(rows: np.ndarray, groups: int, all_codes: np.ndarray, all_own: np.ndarray) -> None:
+    for image in range(rows.shape[0]):
+        _centres_of_one(rows[image, 0], rows[image, 1], groups, all_codes[image], all_own[image])

@@ -64,16 +64,9 @@ class Coded:
     record: np.ndarray
     row: np.ndarray
     axes: Axes
-    _centres: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list, repr=False, compare=False)
-
-    def centres(self, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
-        """Those of its groups (centres.py), made when they are first asked for."""
-        from spadework.kernels.centres import centres_of
-
-        if not self._centres:
-            near, halves = (self.row.ctypes.data + int(layout.offsets[part]) for part in (0, 1))
-            self._centres.append(centres_of(near, halves, layout.groups))
-        return self._centres[0]
+    centres: list[np.ndarray] = field(
+        default_factory=list, repr=False, compare=False
+    )  # of its groups, made when it is first searched
 
 
 @dataclass
@@ -169,6 +162,16 @@ def search(
         return _Search(codes, descriptors, own, images, layout, axes, kappa, count, pool).run(counts)
 
 
+def _make_centres(images: Sequence[Coded], layout: Layout) -> None:
+    from spadework.kernels.centres import centres_of
+
+    new = [image for image in images if not image.centres]
+    if new:
+        rows = np.array([image.row.ctypes.data for image in new])[:, None] + layout.offsets[:2]
+        for image, *centres in zip(new, *centres_of(rows, layout.groups), strict=True):
+            image.centres[:] = centres
+
+
 class _Search:
     """One search: what all its rounds share."""
 
@@ -189,8 +192,8 @@ class _Search:
         self.threads, self.pool = threads, pool
         self.distances = np.full((len(descriptors), kappa), np.inf)
         self.indices = np.full((len(descriptors), kappa), NONE)
-        self.centres = [image.centres(layout) for image in images]
-        places = [(codes.ctypes.data, own.ctypes.data) for codes, own in self.centres]
+        _make_centres(images, layout)
+        places = [[part.ctypes.data for part in image.centres] for image in images]
         self.addresses = np.hstack([addresses_of(images), np.array(places, np.int64)])
         self.bounds = bounds_of(images, codes, axes)
         self.counts = np.zeros((threads, 7), np.int64)

@@ -17,7 +17,7 @@ from spadework import check
 from spadework.backbones import Backbone
 from spadework.errors import InputError
 from spadework.images import Picture
-from spadework.kernels import pruned
+from spadework.kernels import window
 from spadework.rehearsal.candidates import Facts
 from spadework.rehearsal.choice import Choice, Progress, Tried, Tuning
 from spadework.rehearsal.network import RememberingNetwork
@@ -69,7 +69,7 @@ def rehearse(
     side = float(np.median([math.sqrt(height * width) for height, width in stage.shapes]))
     learnt = len(stage.pictures) - max(fold.stop - fold.start for fold in stage.folds)
     facts = Facts(side, learnt, backbone.strides, backbone.multiple)
-    pruned.warm_up()  # compiled now, the first candidate's time tells of the others'
+    window.warm_up()  # all kernels: compiled now, the first candidate's time tells of the others'
     network = RememberingNetwork(backbone)
     try:
         choice = Choice(stage, settings, network, facts, deadline=started + limit, progress=progress)

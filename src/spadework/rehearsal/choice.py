@@ -151,6 +151,7 @@ class Choice:
         if self._estimate(price) > self.deadline - self.clock():
             self.left_out.append(changes)
             return None
+        started = self.clock()
         name = f"rehearsing · {what}" + "".join(f", {key} {value}" for key, value in changes.items())
         try:
             trial = run(self.stage, settings, self.network, lambda share: self._step(name, share))
@@ -159,9 +160,9 @@ class Choice:
             return None
         except SpadeworkError:
             return None  # these pictures or this network do not allow it
-        self._spent.append((price, trial.seconds))
         for after in candidates.after_search(settings, self.fixed):
             self._measure(trial, {**changes, **after})
+        self._spent.append((price, self.clock() - started))
         return trial
 
     def _measure(self, trial: Trial, changes: Changes) -> None:

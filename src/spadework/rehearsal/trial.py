@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spadework.detectors.reading import PASSES, Seen, work_ahead
+from spadework.detectors.reading import PASSES, Progress, Seen, work_ahead
 from spadework.detectors.spade import Spade
 from spadework.prediction import Judgement
 from spadework.rehearsal.measuring import Measuring, Outcome, compared_size
@@ -36,6 +36,9 @@ class Rehearsing(Spade):
 
     def _open_backbone(self) -> None:
         self.backbone_: Any = self.network
+
+    def _normal_scores(self, progress: Progress | None) -> tuple[np.ndarray, np.ndarray]:
+        return np.empty(0), np.empty(0)  # no threshold, and no advice on a setting that nobody has chosen
 
 
 @dataclass(frozen=True)
