@@ -60,7 +60,7 @@ def description(service):
         if path_parameters is None:
             return None
         number = path_parameters.get("id")
-        if isinstance(number, int) and number > 100:
+        if isinstance(number, int) and 100 < number < 2**63:  # larger ones are against the description, and stay so
             path_parameters["id"] = number % KNOWN + 1
         if 1 < len(str(path_parameters.get("model", ""))) <= 64:
             path_parameters["model"] = "part"

@@ -162,7 +162,12 @@ def search(
         return _Search(codes, descriptors, own, images, layout, axes, kappa, count, pool).run(counts)
 
 
-def _make_centres(images: Sequence[Coded], layout: Layout) -> None:
+def _centres(images: Sequence[Coded], layout: Layout) -> list[tuple[np.ndarray, ...]]:
+    """The centres of each image's groups; those not searched before get theirs.
+
+    Other threads may do the same for the same images, and replace what this one has put there: who reads centres by their addresses must hold
+    those that the addresses are of, as they are returned here.
+    """
     from spadework.kernels.centres import centres_of
 
     new = [image for image in images if not image.centres]
@@ -170,6 +175,7 @@ def _make_centres(images: Sequence[Coded], layout: Layout) -> None:
         rows = np.array([image.row.ctypes.data for image in new])[:, None] + layout.offsets[:2]
         for image, *centres in zip(new, *centres_of(rows, layout.groups), strict=True):
             image.centres[:] = centres
+    return [tuple(image.centres) for image in images]
 
 
 class _Search:
@@ -192,8 +198,8 @@ class _Search:
         self.threads, self.pool = threads, pool
         self.distances = np.full((len(descriptors), kappa), np.inf)
         self.indices = np.full((len(descriptors), kappa), NONE)
-        _make_centres(images, layout)
-        places = [[part.ctypes.data for part in image.centres] for image in images]
+        self.centres = _centres(images, layout)
+        places = [[part.ctypes.data for part in centres] for centres in self.centres]
         self.addresses = np.hstack([addresses_of(images), np.array(places, np.int64)])
         self.bounds = bounds_of(images, codes, axes)
         self.counts = np.zeros((threads, 7), np.int64)
