@@ -503,6 +503,7 @@ def test_the_paper_s_settings_to_the_letter():
         "image_size": 256,
         "crop": 224,
         "levels": None,  # the ends of the first three stages: 56, 28, 14
+        "level_weights": None,
         "grid_stride": 4,
         "pooling": 1,
         "pyramid": "concatenate",

@@ -16,6 +16,8 @@ from spadework.errors import InputError
 from spadework.images import Picture, View
 from spadework.pyramid import UPSAMPLINGS, Pyramid, build, padded
 
+LEAST_WEIGHT = 1e-3
+
 
 def check_smoothing(smoothing: float, view: View) -> None:
     """Raise InputError for a Gaussian on the map that is no number, or wider than the map."""
@@ -78,6 +80,7 @@ class PyramidDetector(NetworkDetector):
     """Base of detectors that compare features place by place; its settings are theirs."""
 
     levels: Sequence[int] | None
+    level_weights: Sequence[float] | None = None
     grid_stride: int
     pooling: int
     upsampling: str
@@ -90,7 +93,9 @@ class PyramidDetector(NetworkDetector):
             raise InputError(f"pooling must be odd, so that a neighbourhood has a centre, not {self.pooling}.")
         check.one_of(self.upsampling, "upsampling", UPSAMPLINGS)
         self._check_network()
-        self._wanted_levels()
+        wanted, weights = self._wanted_levels(), self._wanted_weights()
+        if wanted is not None and weights is not None:
+            self._check_weights(weights, len(wanted))
         if is_auto(self.image_size):
             check.not_negative(self.smoothing, "smoothing")  # how large pictures are is not known yet
         else:
@@ -102,7 +107,7 @@ class PyramidDetector(NetworkDetector):
         chosen = self._levels(len(maps))
         kept = [strides[index] for index in chosen]
         grid = next((place for place, stride in enumerate(kept) if stride >= self.grid_stride), len(kept) - 1)
-        found = build([maps[index] for index in chosen], vector, grid_level=grid, pooling=self.pooling)
+        found = build(self._weighted([maps[index] for index in chosen]), vector, grid_level=grid, pooling=self.pooling)
         canvas = self._view()
         return found if view.shape[:2] == canvas.size else padded(found, canvas.place(view.shape), canvas.size)
 
@@ -136,3 +141,27 @@ class PyramidDetector(NetworkDetector):
         if not isinstance(self.levels, (Sequence, np.ndarray)) or isinstance(self.levels, str) or len(self.levels) == 0:
             raise InputError(f"levels must be a list of numbers, 1 for the finest level, not {self.levels!r}.")
         return sorted({check.positive_int(level, "levels") - 1 for level in self.levels})
+
+    def _weighted(self, maps: list[np.ndarray]) -> list[np.ndarray]:
+        """Level maps whose squared distances count as `level_weights` say."""
+        weights = self._wanted_weights()
+        if weights is None:
+            return maps
+        self._check_weights(weights, len(maps))
+        return [level * np.float32(np.sqrt(weight)) for level, weight in zip(maps, weights, strict=True)]
+
+    def _wanted_weights(self) -> list[float] | None:
+        """The weights asked for; None for the network's own."""
+        if self.level_weights is None:
+            return None
+        rule = f"level_weights must be a list of numbers above 0, one a level, not {self.level_weights!r}."
+        if not isinstance(self.level_weights, (Sequence, np.ndarray)) or isinstance(self.level_weights, str):
+            raise InputError(rule)
+        weights = [check.not_negative(weight, "level_weights") for weight in self.level_weights]
+        if not weights or not all(LEAST_WEIGHT <= weight <= 1 / LEAST_WEIGHT for weight in weights):
+            raise InputError(rule + f" Each from {LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g}; to leave out a level, use levels.")
+        return weights
+
+    def _check_weights(self, weights: Sequence[float], levels: int) -> None:
+        if len(weights) != levels:
+            raise InputError(f"level_weights must be one a level: {len(weights)} weights came for {levels} levels.")

@@ -51,6 +51,7 @@ class Spade(PyramidDetector):
             (height, width), multiples of the network's coarsest stride (16). Aspect is kept; see docs/resolution.md.
         crop: keep only the centre, one side or (height, width); the resize then keeps the aspect of the shorter side, as in the paper.
         levels: which levels to use, counted from 1 at the finest; None for all.
+        level_weights: how much each of them counts in a squared distance, against what the network gives it: one number a level; None for 1 each.
         grid_stride: stride of the fine grid in pixels of the view. 4 is the paper's; 8 searches 16 times fewer pairs.
         pooling: average each feature over a neighbourhood of this many positions of its own grid; 1 for none, as in the paper.
         pyramid: "concatenate" searches the levels jointly, "ensemble" each on its own.
@@ -91,6 +92,7 @@ class Spade(PyramidDetector):
         image_size: int | Sequence[int] | str = "auto",
         crop: int | Sequence[int] | None = None,
         levels: Sequence[int] | None = None,
+        level_weights: Sequence[float] | None = None,
         grid_stride: int = 8,
         pooling: int = 1,
         pyramid: str = "concatenate",
@@ -113,6 +115,7 @@ class Spade(PyramidDetector):
         self.image_size = image_size
         self.crop = crop
         self.levels = levels
+        self.level_weights = level_weights
         self.grid_stride = grid_stride
         self.pooling = pooling
         self.pyramid = pyramid

@@ -52,6 +52,7 @@ class SpadeScales(NetworkDetector):
         image_size: of the largest scale, as in `Spade`.
         scales: sides of the views relative to the largest: 1 first, then smaller ones.
         levels: as in `Spade`, at each scale.
+        level_weights: as in `Spade`, at each scale.
         grid_stride: as in `Spade`, at each scale.
         pooling: as in `Spade`, at each scale.
         upsampling: as in `Spade`, at each scale.
@@ -87,6 +88,7 @@ class SpadeScales(NetworkDetector):
         image_size: int | Sequence[int] | str = 512,
         scales: Sequence[float] = (1.0, 0.5),
         levels: Sequence[int] | None = None,
+        level_weights: Sequence[float] | None = None,
         grid_stride: int = 8,
         pooling: int = 1,
         upsampling: str = "bilinear",
@@ -105,6 +107,7 @@ class SpadeScales(NetworkDetector):
         self.image_size = image_size
         self.scales = scales
         self.levels = levels
+        self.level_weights = level_weights
         self.grid_stride = grid_stride
         self.pooling = pooling
         self.upsampling = upsampling

@@ -25,6 +25,7 @@ GROWN = 1.5  # a view is at most so much larger than the pictures are
 GRIDS = (12, 96)  # places a side of the fine grid, at least and at most
 SMOOTHINGS = (2.0, 4.0, 6.0, 8.0)
 GALLERIES = (100, 200)
+HEAVIER = 2.0  # what one level counts against the others
 SCORES = (1, 5, 50)  # nearest images in the image score
 
 
@@ -105,6 +106,12 @@ def _levels(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
             yield {"levels": list(range(first, first + length))}
 
 
+def _level_weights(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
+    count = len(settings["levels"] or facts.strides)
+    for heavy in range(count if count > 1 else 0):
+        yield {"level_weights": [HEAVIER if level == heavy else 1.0 for level in range(count)]}
+
+
 def _pooling(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
     yield {"pooling": 3}
 
@@ -118,6 +125,7 @@ AXES = (
     Axis("input size", ("image_size", "grid_stride"), _sizes),
     Axis("nearest images searched", ("gallery_k",), _galleries),
     Axis("levels", ("levels",), _levels),
+    Axis("level weights", ("level_weights",), _level_weights),
     Axis("search radius", ("search_radius",), _radii),
     Axis("pooling", ("pooling",), _pooling),
     Axis("grid", ("grid_stride",), _strides),
