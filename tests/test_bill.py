@@ -16,7 +16,7 @@ from spadework.bill import Bill, Change, gigabytes
 from spadework.cli.app import app
 from spadework.datasets import open_dataset
 from spadework.detectors import DETECTORS, get_detector
-from spadework.detectors.costs import READING, THRESHOLD
+from spadework.detectors.costs import PREPARING, READING, THRESHOLD
 from spadework.errors import InputError
 from spadework.estimates import bill_of, estimate, estimate_runs, is_worth_telling
 from spadework.probe import Probe, Small, Stage, spread
@@ -147,7 +147,7 @@ def test_a_bill_changes_nothing_and_leaves_nothing(tmp_path, monkeypatch):
     assert told.seconds > 0
     assert told.memory_mb > 50
     assert told.disk_mb > 0.1
-    assert set(told.stages) <= {READING, THRESHOLD, "other"}
+    assert set(told.stages) <= {READING, PREPARING, THRESHOLD, "other"}
 
 
 def test_advice_where_limits_are_tiny(monkeypatch):

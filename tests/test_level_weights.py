@@ -35,7 +35,7 @@ def test_each_level_counts_its_weight_in_the_squared_distance():
 
 
 def test_the_search_among_weighted_levels_is_exact():
-    model = Spade(**TINY, level_weights=[0.01, 30.0, 1.0]).fit(normal_pictures(6))
+    model = Spade(**{**TINY, "gallery_k": 6}, level_weights=[0.01, 30.0, 1.0]).fit(normal_pictures(6))
     picture, _ = defective_picture(4)
     rows = np.concatenate([descriptors(model.gallery_.pyramid(index).levels) for index in range(6)])
     wanted = nearest(descriptors(model._pyramid(picture).levels), rows, kappa=1).distances[:, 0]

@@ -287,6 +287,32 @@ def test_codes_never_tell_more_than_the_distance(case):
         assert (np.linalg.norm(b, axis=1) <= RADIUS + 10).all()  # so that no sum leaves int32
 
 
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_codes_between_corners_that_cancel_never_tell_more_than_the_distance(size):
+    """Blended levels: the norm of a feature follows from products of its corners, unless these nearly cancel."""
+    rng, shapes = np.random.default_rng(3), ((8, 8, 40), (4, 4, 200))
+    record = rng.normal(size=sum(h * w * c for h, w, c in shapes)).astype(np.float32)
+    coarse = record[8 * 8 * 40 :].reshape(4, 4, 200)
+    far = rng.normal(size=200).astype(np.float32) * np.float32(size)
+    coarse[1, 1], coarse[1, 2], coarse[2, 1], coarse[2, 2] = far, -far, -far, far + rng.normal(size=200) * 1e-3
+    layout = layout_of(shapes)
+    rows = descriptors(Geometry(shapes).unpack(record)).astype(np.float64)
+    axes = learn_axes(rows.astype(np.float32), layout)
+    coded = encode(record, layout, axes)
+    true = np.sqrt(((rows[:, None] - rows[None]) ** 2).sum(2)) * axes.scale
+    rounding = pruned.ROUNDING * axes.scale * 2 * coded.largest
+    drawn_in = coded.factors > 1
+    for depth, edge in enumerate((16, 32, 128, 256)[: layout.depths]):
+        kept = [i for i in range(edge) if i == edge - 1 or i not in (15, 31, 127)]
+        a = coded.codes[:, kept].astype(np.int64)
+        apart = np.sqrt((((a[:, None] - a[None]) ** 2).sum(2)).astype(np.float64))
+        errors = coded.errors[:, depth]
+        assert (apart - errors[:, None] - errors[None] <= true + rounding + 2 * looks.SLACK).all()
+    whole = np.sqrt(((rows - axes.mean) ** 2).sum(1)) * axes.scale
+    norms = np.sqrt(2.0 * coded.halves[:, -1]) * coded.factors
+    assert norms[~drawn_in] == pytest.approx(whole[~drawn_in], abs=0.5 * 16 + 1)
+
+
 @pytest.mark.parametrize("case", ["few directions", "outliers", "far outlier", "queries far outside", "offset"])
 def test_no_limit_excludes_a_pair_at_its_own_distance(case):
     """At each depth, with d the true distance of a pair: what the scan compares is at most the limit for d."""

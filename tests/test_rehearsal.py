@@ -45,8 +45,9 @@ def quick(monkeypatch):
     monkeypatch.setattr(rehearsal, "rehearse", lambda *given, **more: usual(*given, **more, **SMALL))
 
 
-def outcome(mean: float, *, scatter: float = 0.0, seed: int = 0) -> Outcome:
-    return Outcome(mean, mean, mean, mean + scatter * np.random.default_rng(seed).standard_normal(200))
+def outcome(mean: float, *, scatter: float = 0.0, seed: int = 0, sizes: tuple[float, ...] = ()) -> Outcome:
+    by_size = tuple(outcome(own, scatter=scatter, seed=seed + 10 * number) for number, own in enumerate(sizes, 1))
+    return Outcome(mean, mean, mean, mean + scatter * np.random.default_rng(seed).standard_normal(200), by_size)
 
 
 # ---- the stage
@@ -184,7 +185,16 @@ def test_the_cost_goes_with_pixels_pairs_and_images():
 # ---- the rule
 
 
-def decide(monkeypatch, means: dict, *, scatter: float = 0.0, costs=None, deadline: float = 1e9, seconds: float = 1.0):
+def decide(
+    monkeypatch,
+    means: dict,
+    *,
+    scatter: float = 0.0,
+    costs=None,
+    sizes=None,
+    deadline: float = 1e9,
+    seconds: float = 1.0,
+):
     """A choice among three values of one setting, with outcomes that are given."""
     now = [0.0]
 
@@ -194,7 +204,7 @@ def decide(monkeypatch, means: dict, *, scatter: float = 0.0, costs=None, deadli
 
         def outcome(self, settings):
             key = settings["pooling"]
-            return outcome(means[key], scatter=scatter, seed=key)
+            return outcome(means[key], scatter=scatter, seed=key, sizes=(sizes or {}).get(key, ()))
 
     def told(stage, settings, network, clock):
         now[0] += seconds
@@ -224,12 +234,29 @@ def test_the_default_stays_where_nothing_is_better_by_more_than_a_standard_error
 
 
 def test_of_those_as_good_as_the_best_the_cheapest_is_taken(monkeypatch):
-    means, costs = {1: 0.7, 3: 0.9, 5: 0.895}, {1: 1.0, 3: 9.0, 5: 2.0}
+    means, costs = {1: 0.7, 3: 0.9, 5: 0.895}, {1: 3.0, 3: 9.0, 5: 6.0}
     assert decide(monkeypatch, means, scatter=0.01, costs=costs)[0] == {"pooling": 5}
     assert decide(monkeypatch, means, scatter=0.001, costs=costs)[0] == {"pooling": 3}
 
 
+def test_what_gains_for_small_defects_and_spoils_large_ones_is_worth_less(monkeypatch):
+    means, sizes = {1: 0.8, 3: 0.9, 5: 0.87}, {1: (0.8, 0.8, 0.8), 3: (1.0, 1.0, 0.7), 5: (0.87, 0.87, 0.87)}
+    assert decide(monkeypatch, means, sizes=sizes)[0] == {"pooling": 5}
+    assert decide(monkeypatch, means)[0] == {"pooling": 3}  # but for the sizes it would be that
+    made = decide(monkeypatch, means, sizes=sizes)[1]
+    assert [each.least_gain for each in made.tried] == pytest.approx([0.0, -0.1, 0.07])
+    assert [each.worth.value for each in made.tried] == pytest.approx([0.0, 0.0, 0.14])
+
+
+def test_what_makes_pictures_cost_many_times_as_much_is_not_tried(monkeypatch):
+    chosen, made = decide(monkeypatch, {1: 0.8, 3: 0.9, 5: 0.95}, costs={1: 1.0, 3: 4.0, 5: 4.1})
+    assert chosen == {"pooling": 3}
+    assert [each.changes for each in made.tried] == [{}, {"pooling": 3}]
+    assert made.left_out == []  # that is not for want of time
+
+
 def test_what_would_not_end_in_time_is_left_out_and_told(monkeypatch):
+    monkeypatch.setattr(choice, "MOST_COST", 100.0)
     chosen, made = decide(monkeypatch, {1: 0.8, 3: 0.9, 5: 0.95}, costs={5: 50.0}, deadline=10.0)
     assert chosen == {"pooling": 3}
     assert made.left_out == [{"pooling": 5}]

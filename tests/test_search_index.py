@@ -11,14 +11,22 @@ from builders import answers, append_to, make_gallery, make_pyramid, normal_pict
 from test_cli import only_json, run
 
 from spadework import Spade, search_index
+from spadework import gallery as gallery_module
 from spadework.correspondence import correspond
 from spadework.errors import ModelError
 from spadework.gallery import Gallery
 from spadework.kernels import blocked, pruned
 from spadework.kernels.codes import encode, to_row
+from spadework.search_index import LEARN_FROM
 from spadework.storage import ModelFolder
 
 SHAPES = ((8, 8, 20), (4, 4, 12))
+
+
+@pytest.fixture(autouse=True)
+def learnt_early(monkeypatch):
+    """Axes are learnt from a few images, so that the tests need no more."""
+    monkeypatch.setattr(gallery_module, "LEARN_FROM", 16)
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +160,34 @@ def test_axes_are_renewed_when_later_images_lie_outside_them(tmp_path, monkeypat
     np.testing.assert_array_equal(found.positions, expected.positions)
 
 
+def test_axes_are_learnt_from_many_images_before_any_is_coded(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery_module, "LEARN_FROM", LEARN_FROM)
+    folder = ModelFolder.create(tmp_path / "g.spade", {})
+    gallery = Gallery.create(folder, make_pyramid(0))
+    picture = normal_pictures(1)[0]
+    for index in range(LEARN_FROM + 2):
+        gallery.append(make_pyramid(index), name=str(index), image=picture, threads=1 + index % 3)
+        assert folder.rows("codes") == (0 if index + 1 < LEARN_FROM else index + 1)  # then each at once
+    gallery.complete()
+    folder.commit()
+    assert folder.header["gallery"]["codes"]["learnt_at"] == LEARN_FROM
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_however_many_threads_code_the_rows_are_the_same(tmp_path, threads):
+    def rows(count, name):
+        folder = ModelFolder.create(tmp_path / name, {})
+        gallery = Gallery.create(folder, make_pyramid(0))
+        for index in range(11):
+            gallery.append(make_pyramid(index), name=str(index), image=normal_pictures(1)[0])
+        gallery.complete(threads=count)
+        folder.commit()
+        gallery.verify()
+        return np.array(folder.read("codes"))
+
+    np.testing.assert_array_equal(rows(threads, "many.spade"), rows(1, "one.spade"))
+
+
 def test_axes_are_not_renewed_without_need(gallery):
     append_to(gallery, range(20, 60), shapes=SHAPES)
     gallery.complete()
@@ -186,7 +222,7 @@ def test_no_more_files_are_open_than_arrays(gallery):
 def test_a_reader_goes_on_when_another_process_renews_the_axes(gallery):
     reader = Gallery(ModelFolder.open(gallery.folder.path))
     with gallery.folder.writing():
-        gallery.index("bilinear")._renew(20)
+        gallery.index("bilinear")._renew(20, 2)
         gallery.folder.commit()
     same_as_blocked(reader, range(20))
     gallery.refresh()

@@ -33,7 +33,7 @@ from spadework.kernels.codes import Layout
 from spadework.kernels.pruned import Coded
 from spadework.pyramid import Geometry, Pyramid, descriptors
 from spadework.retrieval import Retrieval
-from spadework.search_index import LEARN_FROM, SearchIndex
+from spadework.search_index import LEARN_FROM, Progress, SearchIndex
 from spadework.storage import ModelFolder
 from spadework.tiling import Tiling
 
@@ -114,7 +114,15 @@ class Gallery:
         """The global vectors, float32 (N, D), mapped as long as they are held."""
         return self.folder.read("globals", 0, len(self))
 
-    def append(self, pyramid: Pyramid, *, name: str, image: np.ndarray, sha256: str | None = None) -> None:
+    def append(
+        self,
+        pyramid: Pyramid,
+        *,
+        name: str,
+        image: np.ndarray,
+        sha256: str | None = None,
+        threads: int | None = None,
+    ) -> None:
         """Add one image; it counts when the folder is next committed (then call `refresh`).
 
         Args:
@@ -122,6 +130,7 @@ class Gallery:
             name: what explanations call it.
             image: the picture, uint8 (H, W, 3) RGB; a thumbnail of it is kept.
             sha256: its `pixel_hash`, where it is known already.
+            threads: of preparing for the search what waits for it; None for the environment's SPADEWORK_THREADS, or all cores.
         """
         tiles = [pyramid] if self.tiling is None else self.tiling.cut(pyramid.levels)
         records = [self._as_stored(self.geometry.pack(tile.levels), name) for tile in tiles]
@@ -137,11 +146,14 @@ class Gallery:
         self.folder.append("globals", pyramid.global_vector[None])
         self.folder.append("thumbnails", thumbnail)
         self.folder.append("entries", np.frombuffer(line, np.uint8))
-        self._extend_index(least=None)
+        self._extend_index(least=None, threads=threads)
 
-    def complete(self) -> None:
-        """Prepare for the search what was appended; to be called before the folder is committed."""
-        self._extend_index(least=1)
+    def complete(self, *, threads: int | None = None, progress: Progress | None = None) -> None:
+        """Prepare for the search what was appended; to be called before the folder is committed.
+
+        threads: as in `append`. progress: called with (done, total) images.
+        """
+        self._extend_index(least=1, threads=threads, progress=progress)
 
     def find(self, pictures: Iterable[str]) -> list[int]:
         """Return the images of these names or pixel hashes, ascending, each once.
@@ -208,12 +220,12 @@ class Gallery:
         codes = self.folder.header["gallery"].get("codes")
         return None if codes is None else self.index(codes["upsampling"]).summary()
 
-    def _extend_index(self, *, least: int | None) -> None:
+    def _extend_index(self, *, least: int | None, threads: int | None, progress: Progress | None = None) -> None:
         codes = self.folder.header["gallery"].get("codes")
         if codes is not None:
             index = self.index(codes["upsampling"])
             # Once there are axes each image is coded at once: the network works meanwhile.
-            index.extend(least=least or (1 if index.is_learnt else LEARN_FROM))
+            index.extend(least=least or (1 if index.is_learnt else LEARN_FROM), threads=threads, progress=progress)
 
     def index(self, upsampling: str) -> SearchIndex:
         """Return the search index for an upsampling: the stored one, or one that is made as it is needed."""

@@ -6,8 +6,8 @@ Kept in the model folder beside the pyramids, `N` images:
     code_checks     (N,) uint32: CRC-32 of each row, checked when the row is first read
     code_axes       (width + 3, C) float64: mean, principal axes, numbers: see `kernels.axes`
 What the folder lacks (a model from before there were codes, another upsampling, another version) is made when it is needed and held.
-The axes are learnt from the first LEARN_FROM images. They stay valid for all later ones (any orthonormal axes give true bounds) and are
-learnt again, and all images coded again, when later images lie outside them much more than the first did.
+The axes are learnt from the first LEARN_FROM images, or all where there are fewer. They stay valid for all later ones (any orthonormal
+axes give true bounds) and are learnt again, and all images coded again, when later images lie outside them much more than the first did.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ import numpy as np
 from spadework.errors import ModelError
 from spadework.kernels import thread_count
 from spadework.kernels.axes import SAMPLE, Axes, from_rows, learn_axes
-from spadework.kernels.codes import Layout, describe, encode, layout_of, mean_squares, to_row
+from spadework.kernels.codes import Layout, describe_at, encode, layout_of, mean_squares, to_row
 from spadework.kernels.pruned import Coded
 from spadework.pyramid import Geometry
 from spadework.storage import ModelFolder
 
+Progress = Callable[[int, int], None]
+
 ARRAYS = ("codes", "code_checks", "code_axes")
 VERSION = 1
-LEARN_FROM = 16  # images
+# Axes are learnt when so many images are there, or all are: of 60 tiles at the paper's settings axes of the first 16 were worn at 48 and all coded twice.
+LEARN_FROM = 64
+LEARNT_FROM = 32  # of them, at most, give the sample
+WATCHED = 16  # the last so many images tell whether axes are worn
 # Of mapped or made rows and records kept from one search to the next, for pictures alike share images. It counts as resident memory;
 # a single search may need more (364 MiB at the paper's settings).
 HELD_BYTES = 96 << 20
@@ -93,23 +98,24 @@ class SearchIndex:
 
     # ---- learning ----------------------------------------------------------------------------------------------------------
 
-    def extend(self, *, least: int = 1) -> None:
-        """Code the images that were appended since, if they are at least so many; learn the axes first if there are none."""
+    def extend(self, *, least: int = 1, threads: int | None = None, progress: Progress | None = None) -> None:
+        """Code the images that were appended since, if they are at least so many; learn the axes first if there are none.
+
+        threads: of coding several; None for the environment's SPADEWORK_THREADS, or all cores. progress: called with (done, total).
+        """
         with self._lock:
             if self.is_stored and self.folder.rows("pyramids") - self.folder.rows("codes") >= least:
-                self._extend()
+                self._extend(thread_count(threads), progress or (lambda done, total: None))
 
-    def _extend(self) -> None:
+    def _extend(self, threads: int, progress: Progress) -> None:
         started = time.perf_counter()
         first, count = self.folder.rows("codes"), self.folder.rows("pyramids")
         if not self.folder.rows("code_axes"):
             self._learn(count)
-        for image in range(first, count):
-            self._append(image)
-        if first // LEARN_FROM < count // LEARN_FROM and self._is_worn(
-            count
-        ):  # not after each image: looking takes time too
-            self._renew(count)
+        progress(0, count - first)
+        self._append(range(first, count), threads, progress)
+        if first // WATCHED < count // WATCHED and self._is_worn(count):  # not after each image: looking takes time too
+            self._renew(count, threads)
         self.folder.header["gallery"]["codes"]["seconds"] += round(time.perf_counter() - started, 3)
 
     @property
@@ -120,17 +126,17 @@ class SearchIndex:
     def _is_worn(self, count: int) -> bool:
         """Whether the last images lie outside the axes too much. Looked at when half as many again are there: renewing stays cheap."""
         learnt_at = self.folder.header["gallery"]["codes"]["learnt_at"]
-        if count < max(learnt_at + LEARN_FROM, 1.5 * learnt_at):
+        if count < max(learnt_at + WATCHED, 1.5 * learnt_at):
             return False
         assert self.axes is not None
         shares = []
-        for row in self.folder.read("codes", count - LEARN_FROM, count):
+        for row in self.folder.read("codes", count - WATCHED, count):
             whole, rest = mean_squares(row)
             shares.append(rest / whole if whole > 0 else 0.0)
         return float(np.mean(shares)) > max(LEAST_REST, WORN * self.axes.rest)
 
     def _learn(self, count: int) -> None:
-        chosen = np.unique(np.linspace(0, count - 1, min(count, LEARN_FROM)).astype(int))
+        chosen = np.unique(np.linspace(0, count - 1, min(count, LEARNT_FROM)).astype(int))
         self.axes = self._axes_from(chosen, self.record)
         self._held, self._maps = {}, {}  # coded with other axes
         self.folder.replace("code_axes", self.axes.to_rows())
@@ -143,28 +149,39 @@ class SearchIndex:
         rows = []
         for image in images:
             places = rng.choice(self.layout.positions, each, replace=False)
-            rows.append(describe(record(int(image)), self.layout)[np.sort(places)])
+            rows.append(describe_at(record(int(image)), self.layout, np.sort(places)))
         return learn_axes(np.concatenate(rows), self.layout)
 
-    def _append(self, image: int) -> None:
-        """Code one image and write its row."""
-        row = self._row(self.record(image))
+    def _append(self, images: range, threads: int, progress: Progress) -> None:
+        """Code images and write their rows, in order."""
+        if len(images) == 1 or threads == 1:
+            for done, image in enumerate(images, 1):
+                self._write(self._row(self.record(image)))
+                progress(done, len(images))
+            return
+        with ThreadPoolExecutor(threads, thread_name_prefix="spadework-code") as pool:
+            for start in range(0, len(images), 2 * threads):  # no more rows in memory than that
+                part = images[start : start + 2 * threads]
+                for row in pool.map(lambda image: self._row(self.record(image)), part):
+                    self._write(row)
+                progress(start + len(part), len(images))
+
+    def _write(self, row: np.ndarray) -> None:
         self.folder.append("codes", row[None])
-        self.folder.append("code_checks", np.array([zlib.crc32(row.tobytes())], np.uint32))
+        self.folder.append("code_checks", np.array([zlib.crc32(row.data)], np.uint32))
 
     def _row(self, record: np.ndarray) -> np.ndarray:
         assert self.axes is not None
         return to_row(record, encode(record, self.layout, self.axes), self.layout, self.axes)
 
-    def _renew(self, count: int) -> None:
+    def _renew(self, count: int, threads: int) -> None:
         """Learn the axes from all images and code all of them again, in new files."""
         codes = self.folder.header["gallery"]["codes"]
         self._learn(count)
         for name in ("codes", "code_checks"):
             entry = self.folder.header["arrays"][name]
             self.folder.add_array(name, entry["dtype"], tuple(entry["row_shape"]), checked=entry["crc32"] is not None)
-        for image in range(count):
-            self._append(image)
+        self._append(range(count), threads, lambda done, total: None)
         codes["renewed"] = codes.get("renewed", 0) + 1
 
     def record(self, image: int) -> np.ndarray:
@@ -188,7 +205,7 @@ class SearchIndex:
         """
         with self._lock:
             if self.axes is None:
-                self.axes = self._axes_from(list(images)[:LEARN_FROM], self.record)
+                self.axes = self._axes_from(list(images)[:LEARNT_FROM], self.record)
             new = [image for image in dict.fromkeys(images) if image not in self._held]
             if new and self._held and (len(self._held) + len(new)) * self._image_bytes > HELD_BYTES:
                 # All at once: rows are parts of one map each (two open files, whatever is held), which goes when nobody uses it.

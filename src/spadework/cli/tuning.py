@@ -7,7 +7,7 @@ from typing import Any
 
 from spadework.cli.console import note, table
 
-HEADERS = ("settings", "image AUROC", "pixel AUROC", "PRO", "mean", "gain", "standard error", "s")
+HEADERS = ("settings", "image AUROC", "pixel AUROC", "PRO", "mean", "gain", "standard error", "worst size", "s")
 
 
 def tuning_line(tuning: Mapping[str, Any]) -> str:
@@ -32,9 +32,10 @@ def tuning_table(tuning: Mapping[str, Any]) -> None:
     for row in tuning["tried"]:
         mark = " *" if row["changes"] == tuning["chosen"] else ""
         numbers = [f"{row[key]:.4f}" for key in ("image_auroc", "pixel_auroc", "pro", "mean", "gain", "standard_error")]
-        rows.append([changes_text(row["changes"]) + mark, *numbers, f"{row['seconds']:.1f}"])
+        least = f"{row['least_gain']:.4f}" if "least_gain" in row else ""
+        rows.append([changes_text(row["changes"]) + mark, *numbers, least, f"{row['seconds']:.1f}"])
     if rows:
-        table(HEADERS, rows, numbers=HEADERS[1:], optional=("s", "mean"))
+        table(HEADERS, rows, numbers=HEADERS[1:], optional=("s", "mean", "worst size"))
     if tuning["left_out"]:
         note(f"left out for want of time: {'; '.join(changes_text(changes) for changes in tuning['left_out'])}")
 

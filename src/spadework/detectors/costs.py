@@ -16,6 +16,7 @@ from spadework.detectors.reading import Progress
 from spadework.images import Picture
 
 READING, THRESHOLD = "reading normal images", "setting the threshold"
+PREPARING = "preparing the search"
 LEARNING, HOLDING = "learning", "inspecting held-out pictures"
 TRAINING, AFTERWARDS = "training", "inspecting what was learnt"
 INSPECTING = "inspecting"  # new pictures

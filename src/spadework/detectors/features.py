@@ -159,7 +159,9 @@ class PyramidDetector(NetworkDetector):
             raise InputError(rule)
         weights = [check.not_negative(weight, "level_weights") for weight in self.level_weights]
         if not weights or not all(LEAST_WEIGHT <= weight <= 1 / LEAST_WEIGHT for weight in weights):
-            raise InputError(rule + f" Each from {LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g}; to leave out a level, use levels.")
+            raise InputError(
+                rule + f" Each from {LEAST_WEIGHT:g} to {1 / LEAST_WEIGHT:g}; to leave out a level, use levels."
+            )
         return weights
 
     def _check_weights(self, weights: Sequence[float], levels: int) -> None:

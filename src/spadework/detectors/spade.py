@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,7 +20,7 @@ from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
-from spadework.detectors.costs import THRESHOLD, Growth
+from spadework.detectors.costs import PREPARING, THRESHOLD, Growth
 from spadework.detectors.explaining import Explanation, cut, grid_place, patch_box
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.placing import Alignment, measure, warn_of_harm, window_of
@@ -183,7 +184,8 @@ class Spade(PyramidDetector):
 
     def _stages(self, count: int) -> dict[str, Growth]:
         most = self._calibrating(count) if self.image_score == "map" else min(self._calibrating(count), MAPS_FOR_PEAKS)
-        return super()._stages(count) | {THRESHOLD: replace(self._inspecting(count - 1), steps=most)}
+        stages = super()._stages(count) | {THRESHOLD: replace(self._inspecting(count - 1), steps=most)}
+        return stages | ({PREPARING: Growth(count)} if self._prunes() else {})
 
     def _inspecting(self, count: int) -> Growth:
         return Growth(1, max(1, min(count, int(self.gallery_k))), SEARCHED)
@@ -201,9 +203,9 @@ class Spade(PyramidDetector):
         for seen in normal:
             assert seen.pyramid is not None  # needs == "pyramid"
             gallery = self._new_gallery(folder, seen.pyramid) if gallery is None else gallery
-            gallery.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
+            gallery.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash, threads=self.threads)
         if gallery is not None:
-            gallery.complete()
+            gallery.complete(threads=self.threads, progress=partial(self._tell, PREPARING))
 
     def _new_gallery(self, folder: ModelFolder, first: Pyramid) -> Gallery:
         """An empty gallery, as these settings want it."""
@@ -260,8 +262,10 @@ class Spade(PyramidDetector):
             with folder.writing():
                 for seen in self._see_normal(pictures, folder, bad_files, progress, "appending", names):
                     assert seen.pyramid is not None  # needs == "pyramid"
-                    self.gallery_.append(seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
-                self.gallery_.complete()
+                    self.gallery_.append(
+                        seen.pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash, threads=self.threads
+                    )
+                self.gallery_.complete(threads=self.threads)
                 if self.image_score == "nearest-images":
                     grown = Gallery(folder)
                     folder.replace("normal_scores", self._vector_scores(grown, self._left_out(grown)))

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from spadework import check
 from spadework.calibration import choose_images
-from spadework.detectors.costs import THRESHOLD, Growth
+from spadework.detectors.costs import PREPARING, THRESHOLD, Growth
 from spadework.detectors.explaining import Explanation
 from spadework.detectors.features import NetworkDetector
 from spadework.detectors.reading import Decoded, Progress, Seen
@@ -28,6 +29,7 @@ from spadework.detectors.spade import MAPS_FOR_PEAKS, SEARCHED, Spade
 from spadework.errors import InputError
 from spadework.gallery import Gallery
 from spadework.images import Picture, View
+from spadework.kernels import kernel_name
 from spadework.prediction import Failure, Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
 from spadework.sections import Section
@@ -200,9 +202,9 @@ class SpadeScales(NetworkDetector):
                     for part, section, first in zip(parts, sections, pyramids, strict=True)
                 ]
             for gallery, pyramid in zip(galleries, pyramids, strict=True):
-                gallery.append(pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash)
+                gallery.append(pyramid, name=seen.name, image=seen.image, sha256=seen.pixel_hash, threads=self.threads)
         for gallery, section in zip(galleries, sections, strict=False):  # no gallery where no picture could be used
-            gallery.complete()
+            gallery.complete(threads=self.threads, progress=partial(self._tell, PREPARING))
             section.join()
         folder.header["scales"] = list(self._check_scales())
 
@@ -294,7 +296,9 @@ class SpadeScales(NetworkDetector):
 
     def _stages(self, count: int) -> dict[str, Growth]:
         left_out = min(count, int(self.calibration_images) or MAPS_FOR_PEAKS)
-        return super()._stages(count) | {THRESHOLD: replace(self._inspecting(count - 1), steps=left_out)}
+        threshold = replace(self._inspecting(count - 1), steps=left_out)
+        prepared = count * len(self.scales) if kernel_name(self.kernel) == "pruned" else 0
+        return super()._stages(count) | {THRESHOLD: threshold, PREPARING: Growth(prepared)}
 
     def _inspecting(self, count: int) -> Growth:
         return Growth(1, max(1, min(count, int(self.gallery_k))), SEARCHED)

@@ -165,7 +165,9 @@ def encode(
     from spadework.kernels import encoding
 
     count, record = layout.positions, np.ascontiguousarray(record, np.float32)
-    projected = np.empty((sum(height * width for height, width, _ in layout.shapes), layout.width))
+    rows = sum(height * width for height, width, _ in layout.shapes)
+    projected = np.empty((rows, layout.width))
+    products = np.empty((rows, 5))  # of each row of a level that is blended, with itself and its neighbours
     largest = np.zeros((threads, len(layout.shapes)))
 
     def project(share: int, of: int) -> None:
@@ -173,8 +175,10 @@ def encode(
         for level, (height, width, channels) in enumerate(layout.shapes):
             start, row, n = int(layout.geometry[level, 0]), int(layout.geometry[level, 3]), height * width
             address, a, b = record.ctypes.data + 4 * start, n * share // of, n * (share + 1) // of
-            directions, out = axes.directions[first : first + channels], projected[row : row + n]
-            encoding.project(address, directions, out, a, b)
+            own = slice(first, first + channels)
+            encoding.project(address, axes.directions[own], projected[row : row + n], a, b)
+            if (height, width) != layout.grid and layout.upsampling == "bilinear":
+                encoding.neighbours(address, height, width, axes.mean[own], products[row : row + n], a, b)
             largest[share, level] = encoding.largest_square(address + 4 * channels * a, b - a, channels)
             first += channels
 
@@ -189,6 +193,7 @@ def encode(
             record.ctypes.data,
             len(record),
             projected,
+            products,
             layout.geometry,
             places,
             shares,
@@ -228,6 +233,20 @@ def describe(
 
     in_shares(threads, pool, work)
     return out
+
+
+def describe_at(record: np.ndarray, layout: Layout, positions: np.ndarray) -> np.ndarray:
+    """Return some rows of what `describe` returns, float32 (n, C)."""
+    from spadework.kernels import encoding
+
+    record = np.ascontiguousarray(record, np.float32)
+    if len(layout.shapes) == 1:
+        return np.asarray(record.reshape(layout.positions, layout.channels)[positions])
+    out = np.empty((layout.positions, layout.channels), np.float32)  # what is not written takes no memory
+    (places, shares), address, width = layout.places, record.ctypes.data, layout.grid[1]
+    for position in map(int, positions):
+        encoding.describe(address, len(record), layout.geometry, places, shares, width, position, position + 1, out)
+    return np.asarray(out[positions])
 
 
 def in_shares(threads: int, pool: ThreadPoolExecutor | None, work: Callable[[int, int], None]) -> None:

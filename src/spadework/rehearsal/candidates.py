@@ -25,6 +25,7 @@ GROWN = 1.5  # a view is at most so much larger than the pictures are
 GRIDS = (12, 96)  # places a side of the fine grid, at least and at most
 SMOOTHINGS = (2.0, 4.0, 6.0, 8.0)
 GALLERIES = (100, 200)
+POOLED = 3
 HEAVIER = 2.0  # what one level counts against the others
 SCORES = (1, 5, 50)  # nearest images in the image score
 
@@ -80,6 +81,8 @@ def _sizes(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
     for size in SIZES:
         if size % facts.multiple == 0 and size <= GROWN * facts.side:
             yield {"image_size": size}
+            if size > view_side(settings, facts) and settings["pooling"] == 1:
+                yield {"image_size": size, "pooling": POOLED}  # a finer view, features as wide as before
     if SHARE * facts.side > SIZES[-1]:
         yield {"image_size": AUTO}
         yield {"image_size": AUTO, "grid_stride": 16}
@@ -113,7 +116,7 @@ def _level_weights(settings: Mapping[str, Any], facts: Facts) -> Iterator[Change
 
 
 def _pooling(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
-    yield {"pooling": 3}
+    yield {"pooling": POOLED}
 
 
 def _radii(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
@@ -122,7 +125,7 @@ def _radii(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
 
 
 AXES = (
-    Axis("input size", ("image_size", "grid_stride"), _sizes),
+    Axis("input size", ("image_size", "grid_stride", "pooling"), _sizes),
     Axis("nearest images searched", ("gallery_k",), _galleries),
     Axis("levels", ("levels",), _levels),
     Axis("level weights", ("level_weights",), _level_weights),

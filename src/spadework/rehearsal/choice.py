@@ -3,9 +3,10 @@
 In: a stage, the settings to start from, a network, a time budget. Out: `Tuning`: the settings chosen and the table of what was tried.
 1. The settings as they are judge all acts. Whatever only counts after the search (smoothing, image score) is measured on the same distances, for
    every candidate.
-2. For each axis of `candidates`, its values are tried with the best settings so far. The best of them is taken if it is better by more than one standard
-   error of the difference, by pairs over the same draws of pictures; else nothing changes. Of those that are not clearly worse than the best, and clearly
-   better than before, the cheapest is taken.
+2. For each axis of `candidates`, its values are tried with the best settings so far, but none that makes a new picture cost more than MOST_COST
+   times what it costs at the start. The best of them is taken if it is worth more (`measuring.worth`) by more than one standard error of the difference,
+   by pairs over the same draws of pictures; else nothing changes. Of those that are not clearly worse than the best, and clearly better than before, the
+   cheapest is taken.
 3. Before a candidate starts, its time is estimated from those before it; one that would not end within the budget is left out, and the table says so.
 """
 
@@ -19,21 +20,29 @@ from typing import Any
 from spadework.errors import SpadeworkError
 from spadework.rehearsal import candidates
 from spadework.rehearsal.candidates import AXES, Changes, Facts
-from spadework.rehearsal.measuring import Gain, Outcome, gain
+from spadework.rehearsal.measuring import Gain, Outcome, Worth, gain, least_gain, worth
 from spadework.rehearsal.network import RememberingNetwork
 from spadework.rehearsal.stage import Stage
 from spadework.rehearsal.trial import OutOfTime, Trial, run
 
 Progress = Callable[[str, int, int], None]
 
+MOST_COST = 4.0  # times what the start costs a new picture may cost at most
+
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate that was measured. changes: against the settings at the start. gain: over them. cost: see `candidates.cost`."""
+    """A candidate that was measured.
+
+    changes: against the settings at the start. gain: over them. worth: what it is chosen by. least_gain: for the size of defects that gains least.
+    cost: see `candidates.cost`.
+    """
 
     changes: Changes
     outcome: Outcome
     gain: Gain
+    worth: Worth
+    least_gain: float
     cost: float
     seconds: float
 
@@ -47,6 +56,7 @@ class Tried:
             "mean": round(self.outcome.mean, 4),
             "gain": round(self.gain.value, 4),
             "standard_error": round(self.gain.error, 4),
+            "least_gain": round(self.least_gain, 4),
             "cost": round(self.cost, 1),
             "seconds": round(self.seconds, 2),
         }
@@ -137,17 +147,20 @@ class Choice:
         if not self.tried:
             return best
         before = next(each for each in self.tried if each.changes == best)
-        clear = [each for each in self.tried if gain(each.outcome, before.outcome).is_clear]
+        dearest = MOST_COST * self.tried[0].cost
+        clear = [each for each in self.tried if each.cost <= dearest and each.worth.over(before.worth).is_clear]
         if not clear:
             return best
-        top = max(clear, key=lambda each: each.outcome.mean)
-        close = [each for each in clear if not gain(top.outcome, each.outcome).is_clear]
-        return min(close, key=lambda each: (each.cost, -each.outcome.mean)).changes
+        top = max(clear, key=lambda each: each.worth.value)
+        close = [each for each in clear if not top.worth.over(each.worth).is_clear]
+        return min(close, key=lambda each: (each.cost, -each.worth.value)).changes
 
     def _try(self, changes: Changes, what: str) -> Trial | None:
         """Measure a candidate with every smoothing; None where there is no time, or it cannot be made."""
         settings = {**self.start, **changes}
         price = candidates.cost(settings, self.facts)
+        if price > MOST_COST * candidates.cost(self.start, self.facts):
+            return None  # whoever waits for verdicts would not want it
         if self._estimate(price) > self.deadline - self.clock():
             self.left_out.append(changes)
             return None
@@ -171,7 +184,8 @@ class Choice:
         changes = {name: value for name, value in changes.items() if self.start[name] != value}
         first = self.tried[0].outcome if self.tried else outcome
         price = candidates.cost(settings, self.facts)
-        self.tried.append(Tried(changes, outcome, gain(outcome, first), price, trial.seconds))
+        told = (gain(outcome, first), worth(outcome, first), least_gain(outcome, first))
+        self.tried.append(Tried(changes, outcome, *told, price, trial.seconds))
 
     def _estimate(self, price: float) -> float:
         """Seconds that a candidate would take, by those before it; 0 for the first."""

@@ -13,7 +13,7 @@ weighs these shares anew; the pool of normal pixels stays, for it is large.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -26,14 +26,23 @@ DRAWS = 1000
 LIMIT = 0.3  # of PRO
 
 
+SIZES = 3  # planted defects are told apart as small, middling and large ones, as many of each
+LEAST_OF_A_SIZE = 4
+WORST = 1.0
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a candidate reached. image_auroc, pixel_auroc, pro: 0 to 1. draws: float64 (B,), the mean of the three in each draw."""
+    """What a candidate reached. image_auroc, pixel_auroc, pro: 0 to 1. draws: float64 (B,), the mean of the three in each draw.
+
+    by_size: the same of small, middling and large defects alone; empty where there are too few to tell apart.
+    """
 
     image_auroc: float
     pixel_auroc: float
     pro: float
     draws: np.ndarray
+    by_size: tuple[Outcome, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -57,6 +66,42 @@ class Gain:
 def gain(one: Outcome, other: Outcome) -> Gain:
     """Return by how much `one` is better than `other`, from the same draws."""
     return Gain(one.mean - other.mean, float((one.draws - other.draws).std()))
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a candidate is chosen by: its gain over the start, and beside it WORST times the gain for the size of defects that gains least.
+
+    draws: float64 (B,), the same in each draw.
+    """
+
+    value: float
+    draws: np.ndarray
+
+    def over(self, other: Worth) -> Gain:
+        """Return by how much it is worth more than `other`, from the same draws."""
+        return Gain(self.value - other.value, float((self.draws - other.draws).std()))
+
+
+def worth(one: Outcome, start: Outcome) -> Worth:
+    """Return what a candidate is worth against the start.
+
+    Planted defects are of all sizes alike, yours may be all small or all large: what helps the small ones much and spoils the large ones is no gain.
+    """
+    value, draws = one.mean - start.mean, one.draws - start.draws
+    if one.by_size:
+        pairs = list(zip(one.by_size, start.by_size, strict=True))
+        value += WORST * min(own.mean - its.mean for own, its in pairs)
+        draws = draws + WORST * np.min([own.draws - its.draws for own, its in pairs], axis=0)
+    return Worth(value, draws)
+
+
+def least_gain(one: Outcome, start: Outcome) -> float:
+    """Return the gain for the size of defects that gains least; that for all where sizes are not told apart."""
+    return min(
+        (own.mean - its.mean for own, its in zip(one.by_size, start.by_size, strict=True)),
+        default=one.mean - start.mean,
+    )
 
 
 def compared_size(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -108,19 +153,28 @@ class Measuring:
         """Measure all that was taken in."""
         pixels = np.sort(np.concatenate(self._normal_pixels))
         parts = [_part(pixels, own, regions) for own, regions in zip(self._pixels, self._regions, strict=True)]
-        below, count, area, regions = np.array(parts, np.float64).T  # (P,) each
+        found = np.array(parts, np.float64)  # (P, 4)
         wins = _wins(np.array(self._scores), np.array(self._normal_scores))  # (P, G)
-        weighted = np.einsum("bp,pg,bg->b", self._of_planted, wins, self._weights, optimize=True)
-        planted, normal = self._of_planted.sum(axis=1), self._weights.sum(axis=1)
+        by_area = np.argsort(found[:, 1], kind="stable")
+        strata = np.array_split(by_area, SIZES) if len(by_area) >= SIZES * LEAST_OF_A_SIZE else []
+        by_size = tuple(self._of(np.sort(chosen), wins, found) for chosen in strata)
+        return replace(self._of(np.arange(len(found)), wins, found), by_size=by_size)
+
+    def _of(self, chosen: np.ndarray, wins: np.ndarray, found: np.ndarray) -> Outcome:
+        """Of some of the planted defects, among all that is normal."""
+        below, count, area, regions = found[chosen].T  # (P,) each
+        own, won = self._of_planted[:, chosen], wins[chosen]
+        weighted = np.einsum("bp,pg,bg->b", own, won, self._weights, optimize=True)
+        planted, normal = own.sum(axis=1), self._weights.sum(axis=1)
         draws = np.stack(
             [
                 weighted / np.maximum(planted * normal, 1),
-                self._of_planted @ below / np.maximum(self._of_planted @ count, 1),
-                self._of_planted @ area / np.maximum(self._of_planted @ regions, 1),
+                own @ below / np.maximum(own @ count, 1),
+                own @ area / np.maximum(own @ regions, 1),
             ]
         )
         pixel_auroc, pro = float(below.sum() / count.sum()), float(area.sum() / regions.sum())
-        return Outcome(float(wins.mean()), pixel_auroc, pro, draws.mean(axis=0))
+        return Outcome(float(won.mean()), pixel_auroc, pro, draws.mean(axis=0))
 
 
 def _wins(scores: np.ndarray, normal: np.ndarray) -> np.ndarray:

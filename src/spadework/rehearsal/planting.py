@@ -18,7 +18,7 @@ import numpy as np
 
 from spadework.rehearsal.outlines import Box, blob, stroke, visible
 
-SMALLEST, LARGEST = 0.005, 0.2  # diameter of a defect, in shorter sides of the picture
+SMALLEST, LARGEST = 0.005, 0.4  # diameter of a defect, in shorter sides of the picture
 LEAST_PIXELS = 4  # and never less across
 TRIES = 12
 GROUND_SIDE = 128  # pixels a side at which the plain ground around a part is looked for

@@ -51,6 +51,7 @@ TUNED = {
     "mean": "mean",
     "gain": "gain",
     "standard_error": "standard error",
+    "least_gain": "gain, worst size",
 }
 GROUPS = {
     "worst": "Highest scores",
@@ -209,7 +210,7 @@ def _tuning(tuning: Mapping[str, Any] | None) -> str:
     for row in tuning["tried"]:
         text = ", ".join(f"{name} {value}" for name, value in row["changes"].items()) or "as given"
         chosen = ' class="chosen"' if row["changes"] == tuning["chosen"] else ""
-        numbers = "".join(f"<td>{row[key]:.4f}</td>" for key in TUNED)
+        numbers = "".join(f"<td>{row[key]:.4f}</td>" if key in row else "<td></td>" for key in TUNED)
         lines.append(f"<tr{chosen}><td>{'→ ' if chosen else ''}{escape(text)}</td>{numbers}</tr>")
     what = f"{tuning['planted']} defects planted on {tuning['tested']} normal pictures, in {tuning['seconds']:.0f} s"
     return (
