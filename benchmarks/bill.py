@@ -2,7 +2,8 @@
 
     python benchmarks/bill.py [DATASET...] [--only TEXT]
 
-DATASET: folders in a layout of `spadework datasets`; rendered parts are always there. --only measures those lines anew whose names hold the text.
+DATASET: folders in a layout of `spadework datasets`; rendered parts are always there, also at 2,000 x 1,500 and 10,000 x 10,000 pixels (5 GB of disk
+for a while). --only measures those lines anew whose names hold the text.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 from common import RESULTS, finish, parser, run_apart
+from resolution import HEIGHT, WIDTH, write_large
 
 from spadework.datasets import open_dataset
 from spadework.datasets.synthetic import CATEGORIES, write_dataset
@@ -37,6 +40,8 @@ COLUMNS = {
     "disk ratio": "disk_ratio",
     "bill s": "bill_s",
 }
+SIDE = 10_000
+LARGE, HUGE = f"gear {WIDTH} x {HEIGHT}", f"gear {SIDE} x {SIDE}"
 METHODS = {  # name: (detector, quick)
     "spade": ("spade", False),
     "patchcore": ("patchcore", False),
@@ -98,17 +103,20 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         wanted = [case for case in cases(folder, options.dataset, options.tiny) if options.only in name_of(case)]
-        shown = {case[2] for case in wanted if case[1] == folder}
+        shown = {case[2] for case in wanted if case[1] == folder} & {*CATEGORIES}
         if shown:
             few = {"n_train": 10, "n_good": 4, "n_per_defect": 1}
             write_dataset(folder, categories=shown, **(few if options.tiny else {"n_train": 60}))
+        for root, name in {case[1:3] for case in wanted} & {(f"{folder}/{LARGE}", LARGE), (f"{folder}/{HUGE}", HUGE)}:
+            write_enlarged(Path(root), name)
         rows = measured(wanted, options.only)
     return finish("bill", rows, COLUMNS, options)
 
 
 def cases(rendered: str, roots: list[str], tiny: bool) -> list[tuple[str, ...]]:
     """SPADE on every category, its whole benchmark on the first of each data set, and every other method on the first of the last data set."""
-    found: list[tuple[str, ...]] = []
+    large = [] if tiny else [("fit", f"{rendered}/{name}", name, "spade") for name in (LARGE, HUGE)]
+    found: list[tuple[str, ...]] = large
     first = ("", "")
     for root in [rendered, *roots]:
         names = (
@@ -120,6 +128,16 @@ def cases(rendered: str, roots: list[str], tiny: bool) -> list[tuple[str, ...]]:
         found += [("fit", root, name, "spade") for name in names]
         found.append(("benchmark", *first, "spade"))
     return found + [("fit", *first, method) for method in METHODS if method != "spade" and not tiny]
+
+
+def write_enlarged(root: Path, name: str) -> None:
+    """Gears at 2,000 x 1,500 pixels, or enlarged to 10,000 x 10,000, a data set of one category."""
+    write_large(root, "gear", 100, n_train=24 if name == LARGE else 8, n_good=1, n_bad=1, width=WIDTH)
+    if name == HUGE:
+        for path in sorted((root / "gear").rglob("*.png")):
+            picture = cv2.resize(cv2.imread(str(path)), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+            cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    (root / "gear").rename(root / name)
 
 
 def name_of(case: tuple[str, ...]) -> str:

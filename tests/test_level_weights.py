@@ -83,3 +83,18 @@ def test_nonsense_is_told(weights, said):
 def test_weights_must_be_as_many_as_the_levels_that_are_chosen_before_anything_runs():
     with pytest.raises(InputError, match="3 weights came for 2 levels"):
         Spade(**TINY, levels=[1, 3], level_weights=[1, 2, 1])._check_settings()
+
+
+def test_weights_go_with_the_levels_as_they_are_named():
+    models = [
+        Spade(**TINY, levels=[3, 1], level_weights=[5.0, 1.0]),
+        Spade(**TINY, levels=[1, 3], level_weights=[1.0, 5.0]),
+    ]
+    one, other = (answers(model.fit(normal_pictures(4))) for model in models)
+    assert one == other
+    assert one != answers(Spade(**TINY, levels=[1, 3], level_weights=[5.0, 1.0]).fit(normal_pictures(4)))
+
+
+def test_a_level_that_is_named_twice_has_no_clear_weight():
+    with pytest.raises(InputError, match="names one twice"):
+        Spade(**TINY, levels=[1, 1, 2], level_weights=[1, 2, 3]).fit(normal_pictures(2))

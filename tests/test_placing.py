@@ -198,3 +198,9 @@ def test_padding_tells_nothing(boards):
     grid = model.judge_normal(padded, None).correspondence.positions.shape
     assert len(searched.far) < 0.8 * grid[0] * grid[1]
     np.testing.assert_allclose(searched.cell[0], searched.cell[1], rtol=0.05)  # aspect is kept
+
+
+def test_a_grid_too_coarse_for_any_small_radius_is_told_of_all_the_same():
+    found = fitted(normal_pictures(4, (96, 96)), image_size=64, grid_stride=16).alignment()
+    assert str(found)
+    assert found.to_json()["text"] == str(found)

@@ -17,6 +17,7 @@ from spadework.errors import InputError
 from spadework.kernels.reference import nearest
 from spadework.pyramid import descriptors
 from spadework.rehearsal import candidates, choice
+from spadework.rehearsal import stage as stage_module
 from spadework.rehearsal.candidates import AXES, Facts, cost, fixed_by_user, grid
 from spadework.rehearsal.choice import Choice
 from spadework.rehearsal.measuring import Outcome
@@ -132,6 +133,34 @@ def test_a_trial_stops_when_its_time_is_over_and_leaves_nothing(stage, network, 
     with pytest.raises(OutOfTime):
         run(stage, Spade(**TINY).settings(), RememberingNetwork(network), clock)
     assert [path for path in temporary.iterdir() if path.is_dir()] == []
+
+
+def test_planted_pictures_stay_in_memory_only_where_all_of_them_have_room(monkeypatch):
+    pictures = normal_pictures(8)
+    most = sum(picture.nbytes for picture in pictures) + 80 * pictures[0].nbytes * 4 // 3
+    for room, stay in ((most + 10, True), (most - 10, False)):
+        monkeypatch.setattr(stage_module, "KEEP_BYTES", room)
+        made = set_stage(pictures, seed=0)
+        made.show(made.acts[-1])
+        assert bool(made._planted) == stay
+
+
+def test_of_very_many_pictures_only_so_many_are_read(monkeypatch):
+    monkeypatch.setattr(stage_module, "MOST", 10)
+    read = []
+    usual = stage_module.load
+    monkeypatch.setattr(stage_module, "load", lambda picture: read.append(0) or usual(picture))
+    pictures = normal_pictures(40)
+    one, other = (set_stage(pictures, seed=seed, **SMALL) for seed in (0, 1))
+    assert len(one.pictures) == len(other.pictures) == 10
+    assert len(read) == 20
+    assert {picture.tobytes() for picture in one.pictures} != {picture.tobytes() for picture in other.pictures}
+
+
+def test_no_more_are_read_than_there_is_time_for_but_enough_to_deal():
+    pictures = normal_pictures(12)
+    assert len(set_stage(pictures, seed=0, enough=lambda: True, **SMALL).pictures) == 8
+    assert len(set_stage(pictures, seed=0, enough=lambda: False, **SMALL).pictures) == 12
 
 
 # ---- candidates
@@ -253,6 +282,32 @@ def test_what_makes_pictures_cost_many_times_as_much_is_not_tried(monkeypatch):
     assert chosen == {"pooling": 3}
     assert [each.changes for each in made.tried] == [{}, {"pooling": 3}]
     assert made.left_out == []  # that is not for want of time
+
+
+def test_settings_that_these_pictures_do_not_allow_are_told_of(monkeypatch):
+    def refuses(first, *, then):
+        def told(stage, settings, network, clock):
+            if first or settings["pooling"] != 1:
+                raise InputError("part 7: no.")
+            return then
+
+        return told
+
+    class Told:
+        seconds = 1.0
+
+        def outcome(self, settings):
+            return outcome(0.5)
+
+    axis = candidates.Axis("pooling", ("pooling",), lambda settings, facts: iter([{"pooling": 3}]))
+    monkeypatch.setattr(choice, "AXES", (axis,))
+    made = Choice(None, Spade().settings(), None, FACTS, deadline=1e9)
+    monkeypatch.setattr(choice, "run", refuses(True, then=None))
+    with pytest.raises(InputError, match=r"part 7: no\. Leave that picture out, or fit without tuning"):
+        made.make()
+    monkeypatch.setattr(choice, "run", refuses(False, then=Told()))
+    assert made.make() == {}
+    assert made.failed == [({"pooling": 3}, "part 7: no.")]
 
 
 def test_what_would_not_end_in_time_is_left_out_and_told(monkeypatch):

@@ -225,7 +225,9 @@ class Gallery:
         if codes is not None:
             index = self.index(codes["upsampling"])
             # Once there are axes each image is coded at once: the network works meanwhile.
-            index.extend(least=least or (1 if index.is_learnt else LEARN_FROM), threads=threads, progress=progress)
+            tiles = self.tiles
+            told = None if progress is None else lambda done, total: progress(done // tiles, total // tiles)
+            index.extend(least=least or (1 if index.is_learnt else LEARN_FROM), threads=threads, progress=told)
 
     def index(self, upsampling: str) -> SearchIndex:
         """Return the search index for an upsampling: the stored one, or one that is made as it is needed."""

@@ -19,7 +19,7 @@ from spadework.detectors.base import Detector
 from spadework.detectors.costs import INSPECTING, READING, TRAINING, Growth
 from spadework.detectors.training import ON_TRIAL, Trial
 from spadework.evaluation import CASES, DRAWING, KINDS_OF_CASES, MEASURING, check_measuring, evaluate, peak_memory_mb
-from spadework.images import Picture
+from spadework.images import Picture, picture_size
 
 FEW, MANY, SLOW_MANY = 6, 32, 12  # pictures of the first and the second small fit
 SLOW = 1.5  # seconds of the first, but for its first picture, from which on the second takes fewer
@@ -223,8 +223,6 @@ def _some(tests: Category) -> Category:
 
 def _pixels(detector: Detector, tests: Category) -> float:
     """Pixels of a test picture that the measures compare, on average."""
-    from PIL import Image
-
     if not detector.localises:
         return 0.0
     if check_measuring(detector, 0.3, None) == "view":
@@ -232,8 +230,8 @@ def _pixels(detector: Detector, tests: Category) -> float:
         return float(height * width)
     total = 0
     for sample in tests.test:
-        with Image.open(sample.path) as picture:
-            total += picture.width * picture.height
+        height, width = picture_size(sample.path) or (0, 0)
+        total += height * width
     return total / len(tests.test)
 
 

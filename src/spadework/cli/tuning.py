@@ -38,6 +38,8 @@ def tuning_table(tuning: Mapping[str, Any]) -> None:
         table(HEADERS, rows, numbers=HEADERS[1:], optional=("s", "mean", "worst size"))
     if tuning["left_out"]:
         note(f"left out for want of time: {'; '.join(changes_text(changes) for changes in tuning['left_out'])}")
+    for each in tuning.get("failed", ()):
+        note(f"{changes_text(each['changes'])} could not be tried: {each['reason']}")
 
 
 def changes_text(changes: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spadework.errors import DatasetError, InputError
-from spadework.images import FORMATS
+from spadework.images import FORMATS, QUIET
 
 GOOD = "good"
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 turn a picture by a quarter
@@ -111,7 +111,7 @@ def read_mask(path: Path, *, above: int = 0) -> np.ndarray:
         DatasetError: the file is missing or no picture.
     """
     try:
-        with Image.open(path, formats=FORMATS) as stored:
+        with QUIET, Image.open(path, formats=FORMATS) as stored:
             picture = ImageOps.exif_transpose(stored)
             values = np.asarray(picture.convert("L") if picture.mode == "P" and above else picture)
             bands = picture.getbands()
@@ -156,7 +156,7 @@ def _check_size(sample: Sample) -> None:
 def _size(path: Path) -> tuple[int, int] | None:
     """(H, W) as the picture is meant to be seen, from its header; None where it cannot be opened."""
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with QUIET, Image.open(path, formats=FORMATS) as picture:
             turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             width, height = picture.size
             if picture.format == "TIFF":

@@ -95,7 +95,11 @@ class PyramidDetector(NetworkDetector):
         self._check_network()
         wanted, weights = self._wanted_levels(), self._wanted_weights()
         if wanted is not None and weights is not None:
-            self._check_weights(weights, len(wanted))
+            self._check_weights(weights, len(list(self.levels)) if self.levels is not None else 0)
+            if len(wanted) != len(weights):
+                raise InputError(
+                    f"levels names one twice, so level_weights is not clear: {self.levels!r}. Name each once."
+                )
         if is_auto(self.image_size):
             check.not_negative(self.smoothing, "smoothing")  # how large pictures are is not known yet
         else:
@@ -148,6 +152,8 @@ class PyramidDetector(NetworkDetector):
         if weights is None:
             return maps
         self._check_weights(weights, len(maps))
+        if self.levels is not None:  # weights stand as levels were named, maps from the finest
+            weights = [weight for _, weight in sorted(zip(self.levels, weights, strict=True))]
         return [level * np.float32(np.sqrt(weight)) for level, weight in zip(maps, weights, strict=True)]
 
     def _wanted_weights(self) -> list[float] | None:

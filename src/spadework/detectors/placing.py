@@ -112,7 +112,8 @@ class Alignment:
 
     def _missed(self) -> str:
         """What a radius that would be worth while misses."""
-        row = max((row for row in self.rows if row.radius <= CLOSE * self.side + 1), key=lambda row: row.radius)
+        near = [row for row in self.rows if row.radius <= CLOSE * self.side + 1]
+        row = max(near, key=lambda row: row.radius) if near else self.rows[0]  # none on a coarse grid
         return f"search_radius={row.radius:g} would miss the best match of {1 - row.share:.0%} of places{_risen(row)}"
 
     def to_json(self) -> dict[str, Any]:

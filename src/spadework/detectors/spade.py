@@ -242,8 +242,9 @@ class Spade(PyramidDetector):
     ) -> Self:
         """Add normal pictures in about one and a half forward passes each. Scores then equal those of a fresh fit on the union.
 
-        With image_score "map" thresholds stay where they are: more normal images lower scores, so the promise still holds;
-        `recalibrate` sharpens it. With "nearest-images" the image threshold is set anew, for a mean over few images can also rise.
+        With image_score "map" thresholds stay where they are: more normal images lower scores, so the promise still holds; beyond
+        `gallery_k` images (or tiles) a new one can push another out of the nearest and raise a score a little. `recalibrate` sets it
+        anew. With "nearest-images" the image threshold is set anew, for a mean over few images can also rise.
         A model on disk is changed at once, completely or not at all.
 
         Args:

@@ -26,6 +26,7 @@ from spadework.rehearsal.stage import PLANTED, TESTED, set_stage
 __all__ = ["MINUTES", "Tried", "Tuning", "rehearse"]
 
 MINUTES = 10.0
+READING = 0.25  # of the budget, at most, goes into reading pictures
 
 
 def rehearse(
@@ -64,6 +65,7 @@ def rehearse(
         seed=check.whole(seed, "seed"),
         tested=tested,
         planted=planted,
+        enough=lambda: time.perf_counter() - started > READING * limit,
         progress=lambda done, total: report("reading pictures for the rehearsal", done, total),
     )
     side = float(np.median([math.sqrt(height * width) for height, width in stage.shapes]))
@@ -80,6 +82,7 @@ def rehearse(
         chosen,
         choice.tried,
         choice.left_out,
+        choice.failed,
         seconds=time.perf_counter() - started,
         budget_seconds=limit,
         pictures=len(stage.pictures),

@@ -79,7 +79,7 @@ def _allowed(settings: Mapping[str, Any]) -> bool:
 
 def _sizes(settings: Mapping[str, Any], facts: Facts) -> Iterator[Changes]:
     for size in SIZES:
-        if size % facts.multiple == 0 and size <= GROWN * facts.side:
+        if size <= GROWN * facts.side:
             yield {"image_size": size}
             if size > view_side(settings, facts) and settings["pooling"] == 1:
                 yield {"image_size": size, "pooling": POOLED}  # a finer view, features as wide as before

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spadework.errors import SpadeworkError
+from spadework.errors import InputError, SpadeworkError
 from spadework.rehearsal import candidates
 from spadework.rehearsal.candidates import AXES, Changes, Facts
 from spadework.rehearsal.measuring import Gain, Outcome, Worth, gain, least_gain, worth
@@ -64,11 +64,16 @@ class Tried:
 
 @dataclass
 class Tuning:
-    """What a rehearsal found. chosen: changes against the settings at the start; empty where nothing was clearly better."""
+    """What a rehearsal found.
+
+    chosen: changes against the settings at the start; empty where nothing was clearly better. left_out: for want of time. failed: what these pictures
+    or the network do not allow, and why.
+    """
 
     chosen: Changes = field(default_factory=dict)
     tried: list[Tried] = field(default_factory=list)
     left_out: list[Changes] = field(default_factory=list)
+    failed: list[tuple[Changes, str]] = field(default_factory=list)
     seconds: float = 0.0
     budget_seconds: float = 0.0
     pictures: int = 0
@@ -88,6 +93,7 @@ class Tuning:
             "budget_seconds": round(self.budget_seconds, 1),
             "tried": [each.to_json() for each in self.tried],
             "left_out": self.left_out,
+            "failed": [{"changes": changes, "reason": reason} for changes, reason in self.failed],
         }
 
 
@@ -121,6 +127,7 @@ class Choice:
         self.fixed = candidates.fixed_by_user(settings)
         self.tried: list[Tried] = []
         self.left_out: list[Changes] = []
+        self.failed: list[tuple[Changes, str]] = []
         self._spent: list[tuple[float, float]] = []  # cost, seconds
 
     def make(self) -> Changes:
@@ -171,8 +178,14 @@ class Choice:
         except OutOfTime:
             self.left_out.append(changes)
             return None
-        except SpadeworkError:
-            return None  # these pictures or this network do not allow it
+        except SpadeworkError as error:
+            if not self.tried:
+                raise InputError(
+                    f"tuning: the settings as they are cannot be used with one of these pictures: {error} "
+                    "Leave that picture out, or fit without tuning."
+                ) from error
+            self.failed.append((changes, str(error)))  # these pictures or this network do not allow it
+            return None
         for after in candidates.after_search(settings, self.fixed):
             self._measure(trial, {**changes, **after})
         self._spent.append((price, self.clock() - started))

@@ -1,6 +1,7 @@
 """The stage of a rehearsal: which normal pictures are learnt from, which are held out in turn, and the defects planted on those.
 
-In: normal pictures. Out: `Stage`. Everything follows from what the pictures show and from the seed, not from the order they come in.
+In: normal pictures. Out: `Stage`. Everything follows from what the pictures show and from the seed, not from the order they come in, unless there are
+more than MOST: which of those are read is drawn by their order.
 Pictures are dealt into folds. A tested picture is judged without those of its own fold, whether untouched or with a defect; pieces that
 are planted on it come from its own fold too, so that nothing it is compared with has them.
 Letters: `N` pictures, `G` of them tested untouched, `P` planted defects.
@@ -25,7 +26,9 @@ TESTED = 40  # of them are tested untouched, at most
 PLANTED = 80  # defects
 FOLDS = 5
 FEWEST = 8  # pictures
-KEEP_BYTES = 1 << 30  # of decoded pictures in memory; beyond, they are read again for every candidate
+KEEP_BYTES = (
+    1 << 30
+)  # of decoded pictures in memory, planted ones among them; beyond, they are read or made again for every candidate
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def set_stage(
     seed: int,
     tested: int = TESTED,
     planted: int = PLANTED,
+    enough: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Stage:
     """Read normal pictures, draw at most MOST of them and deal them. Copies and what cannot be read are left out.
@@ -116,29 +120,33 @@ def set_stage(
         seed: of the draw and of what is planted.
         tested: at most so many pictures are tested untouched.
         planted: so many defects are planted.
+        enough: asked now and then; once it says so, no more pictures are read if FEWEST are there.
         progress: called with (done, total).
 
     Raises:
         InputError: fewer than FEWEST different pictures can be read.
     """
     dealt: dict[str, Picture] = {}
-    size = 0
-    for done, picture in enumerate(pictures, 1):
+    size = largest = 0
+    drawn = np.random.default_rng(seed).permutation(len(pictures)) if len(pictures) > MOST else range(len(pictures))
+    for done, index in enumerate(drawn, 1):
+        picture = pictures[int(index)]
         try:
             image = load(picture)
         except SpadeworkError:
             continue  # `fit` tells, or stops there
         key = hashlib.sha256(f"{seed} {pixel_hash(image)}".encode()).hexdigest()
         if key not in dealt:
-            size += image.nbytes
-            dealt[key] = image if size < KEEP_BYTES else picture
+            size, largest = size + image.nbytes, max(largest, image.nbytes)
+            dealt[key] = image if size < KEEP_BYTES / 2 else picture
         if progress:
-            progress(done, len(pictures))
+            progress(done, min(len(pictures), MOST))
+        if len(dealt) >= MOST or (len(dealt) >= FEWEST and enough is not None and enough()):
+            break  # the others would not be drawn, or there is no time to read them
     if len(dealt) < FEWEST:
         raise InputError(
             f"tuning takes at least {FEWEST} different normal pictures, for some are held out in turn; "
             f"{len(dealt)} can be used. Give more, or fit without tuning."
         )
-    drawn = [dealt[key] for key in sorted(dealt)[:MOST]]
-    keep = all(isinstance(picture, np.ndarray) for picture in drawn) and size < KEEP_BYTES / 2
-    return Stage(drawn, seed=seed, tested=tested, planted=planted, keep=keep)
+    stay = size + planted * largest * 4 // 3 < KEEP_BYTES  # a planted one is a picture and its mask
+    return Stage([dealt[key] for key in sorted(dealt)], seed=seed, tested=tested, planted=planted, keep=stay)
