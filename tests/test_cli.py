@@ -18,6 +18,7 @@ import pytest
 from builders import TINY, defective_picture, mvtec_category, normal_pictures, write_pictures
 
 from spadework import Spade
+from spadework.cli.console import settings_from
 
 SETTINGS = [option for name, value in TINY.items() for option in ("--set", f"{name}={value}")]
 
@@ -462,3 +463,31 @@ def test_measuring_on_learnt_pictures_is_warned_of(parts, fitted, tmp_path):
     assert "1 test pictures are in the model" in done.stderr
     done = run("evaluate", fitted, tmp_path / "set")
     assert "1 of 1 defective pictures found, 0 false alarms on 1 good ones" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("levels=[1, 2]", [1, 2]),
+        ("levels=1,2", [1, 2]),
+        ("level_weights=2, 1,0.5", [2, 1, 0.5]),
+        ("crop=(160,224)", [160, 224]),
+        ("crop=160x224", [160, 224]),
+        ("image-size=auto", "auto"),
+        ("weights=a,b.pth", "a,b.pth"),
+        ("kappa=3", 3),
+        ("weights=null", None),
+    ],
+)
+def test_values_of_settings_are_numbers_lists_sizes_or_text(text, value):
+    assert list(settings_from([text]).values()) == [value]
+
+
+def test_a_time_for_tuning_without_tuning_is_refused_before_anything_starts(tmp_path):
+    write_pictures(tmp_path / "good", normal_pictures(3))
+    done = run("fit", tmp_path / "good", "-o", tmp_path / "m.spade", "--tune-minutes", "1")
+    assert done.returncode == 2
+    assert "give --tune too" in done.stderr
+    done = run("fit", tmp_path / "good", "-o", tmp_path / "m.spade", "--tune", "--detector", "patchcore")
+    assert done.returncode == 2
+    assert "only spade can" in done.stderr

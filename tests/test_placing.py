@@ -145,7 +145,8 @@ def test_a_radius_on_pictures_that_are_not_aligned_is_warned_of(boards):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, boards):
     root = tmp_path_factory.mktemp("placing")
-    write_pictures(root / "aligned", [plate(index) for index in range(10)])
+    write_pictures(root / "aligned", [plate(index) for index in range(30)])
+    write_pictures(root / "few", [plate(index) for index in range(10)])
     write_pictures(root / "turned", laid(boards, turn=180))
     return root
 
@@ -185,7 +186,7 @@ def test_what_has_no_alignment_says_so(folders, tmp_path):
     assert "from 3 normal pictures on" in done.stderr
     other = run("fit", folders / "aligned", "-o", tmp_path / "n.spade", "--detector", "nearest-image", *FIT)
     assert other.returncode == 0, other.stderr
-    assert "nearest-image matches no places" in run("info", tmp_path / "n.spade", "--alignment").stderr
+    assert "--alignment is for spade, not for nearest-image" in run("info", tmp_path / "n.spade", "--alignment").stderr
 
 
 def test_padding_tells_nothing(boards):
@@ -198,6 +199,10 @@ def test_padding_tells_nothing(boards):
     grid = model.judge_normal(padded, None).correspondence.positions.shape
     assert len(searched.far) < 0.8 * grid[0] * grid[1]
     np.testing.assert_allclose(searched.cell[0], searched.cell[1], rtol=0.05)  # aspect is kept
+
+
+def test_a_radius_is_not_advised_where_few_pictures_set_the_threshold(folders):
+    assert "advice" not in run("fit", folders / "few", "-o", folders / "few.spade", *FIT).stdout
 
 
 def test_a_grid_too_coarse_for_any_small_radius_is_told_of_all_the_same():

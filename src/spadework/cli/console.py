@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -166,17 +167,24 @@ def _least(words: Sequence[str]) -> int:
 
 
 def settings_from(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read NAME=VALUE pairs; values are JSON (256, true, [1, 2]), anything else is text."""
+    """Read NAME=VALUE pairs; values are JSON (256, true, [1, 2]), numbers with commas (1,2) or a size (480x640); anything else is text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise InputError(f"--set takes NAME=VALUE, e.g. --set image_size=320, not {pair!r}.")
-        try:
-            found[name.strip().replace("-", "_")] = json.loads(value)
-        except ValueError:
-            found[name.strip().replace("-", "_")] = value
+        found[name.strip().replace("-", "_")] = _setting_value(value)
     return found
+
+
+def _setting_value(text: str) -> Any:
+    listed = f"[{text.strip().strip('()')}]" if "," in text else re.sub(r"^(\d+)x(\d+)$", r"[\1, \2]", text.strip())
+    for each in (text, listed):
+        try:
+            return json.loads(each)
+        except ValueError:
+            continue
+    return text
 
 
 def without_none(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,8 @@ ImageSize = Annotated[
     str | None,
     typer.Option(
         metavar="PIXELS",
-        help='How large pictures are seen: the side of a square of the same area, HEIGHTxWIDTH, or "auto".  [default: auto with spade, else 256]',
+        help='How large pictures are seen: the side of a square of the same area, HEIGHTxWIDTH, or "auto".  '
+        "[default: auto with spade, 512 with spade-scales, else 256]",
         show_default=False,
     ),
 ]
@@ -122,7 +123,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any setting of the method, e.g. --set kappa=3; may be repeated; see `spadework detectors`.",
+        help="Any setting of the method, e.g. --set kappa=3, --set levels=1,2, --set crop=160x224; may be repeated; see `spadework detectors`.",
         show_default=False,
     ),
 ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spadework.cli.console import note, table
+
+if TYPE_CHECKING:
+    from spadework.detectors.base import Detector
 
 HEADERS = ("settings", "image AUROC", "pixel AUROC", "PRO", "mean", "gain", "standard error", "worst size", "s")
 
@@ -40,6 +43,22 @@ def tuning_table(tuning: Mapping[str, Any]) -> None:
         note(f"left out for want of time: {'; '.join(changes_text(changes) for changes in tuning['left_out'])}")
     for each in tuning.get("failed", ()):
         note(f"{changes_text(each['changes'])} could not be tried: {each['reason']}")
+
+
+def tuning_minutes(model: Detector, tune: bool, minutes: float | None) -> float:
+    """The budget of --tune, which is told; refuses what makes no sense before anything starts."""
+    from spadework.detectors.spade import Spade
+    from spadework.errors import InputError
+    from spadework.rehearsal import MINUTES, minutes_of
+
+    if minutes is not None and not tune:
+        raise InputError("--tune-minutes says how long --tune may take: give --tune too.")
+    budget = minutes_of(MINUTES if minutes is None else minutes)
+    if tune:
+        if not isinstance(model, Spade):
+            raise InputError(f"{model.name} cannot be tuned, only spade can: fit without --tune.")
+        note(f"tuning comes first, at most {budget:g} min; what it chooses can make the fit longer or shorter")
+    return budget
 
 
 def changes_text(changes: Mapping[str, Any]) -> str:

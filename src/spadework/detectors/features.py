@@ -85,6 +85,12 @@ class PyramidDetector(NetworkDetector):
     pooling: int
     upsampling: str
 
+    def _choose_canvas(self, pictures: Sequence[Picture]) -> View | None:
+        levels, weights = self._levels(len(self.backbone_.strides)), self._wanted_weights()
+        if weights is not None:  # told now, not of the first picture
+            self._check_weights(weights, len(levels))
+        return super()._choose_canvas(pictures)
+
     def _check_features(self) -> None:
         """Raise InputError for a setting of the features, the view or the map that breaks a rule."""
         for name in ("grid_stride", "pooling"):
