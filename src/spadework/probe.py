@@ -16,8 +16,7 @@ from typing import Any
 
 from spadework.datasets import Category, Sample
 from spadework.detectors.base import Detector
-from spadework.detectors.costs import INSPECTING, READING, TRAINING, Growth
-from spadework.detectors.training import ON_TRIAL, Trial
+from spadework.detectors.costs import INSPECTING, ON_TRIAL, READING, TRAINING, Growth, Trial
 from spadework.evaluation import CASES, DRAWING, KINDS_OF_CASES, MEASURING, check_measuring, evaluate, peak_memory_mb
 from spadework.images import Picture, picture_size
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,17 @@ class Growth:
     steps: float
     size: float = 1.0
     powers: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training that is only begun, to see how long it takes. seconds: after which it ends, but for two steps. pictures: as many as it stands for."""
+
+    seconds: float
+    pictures: int
+
+
+ON_TRIAL: ContextVar[Trial | None] = ContextVar("ON_TRIAL", default=None)
 
 
 class Costs:

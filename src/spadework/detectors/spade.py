@@ -20,12 +20,11 @@ from spadework import check
 from spadework.backbones import open_backbone
 from spadework.calibration import choose_images
 from spadework.correspondence import MATCHINGS, correspond, correspond_tiles
-from spadework.detectors.costs import PREPARING, THRESHOLD, Growth
+from spadework.detectors.costs import ON_TRIAL, PREPARING, THRESHOLD, Growth
 from spadework.detectors.explaining import Explanation, cut, grid_place, patch_box
 from spadework.detectors.features import PyramidDetector
 from spadework.detectors.placing import Alignment, measure, warn_of_harm, window_of
 from spadework.detectors.reading import Progress, Seen, gather_normal
-from spadework.detectors.training import ON_TRIAL
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture

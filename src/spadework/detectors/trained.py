@@ -23,10 +23,10 @@ import numpy as np
 
 from spadework import check
 from spadework.detectors.base import Detector
-from spadework.detectors.costs import AFTERWARDS, THRESHOLD, Growth
+from spadework.detectors.costs import AFTERWARDS, ON_TRIAL, THRESHOLD, Growth
 from spadework.detectors.features import check_smoothing
 from spadework.detectors.reading import Progress, Seen
-from spadework.detectors.training import ON_TRIAL, Course, check_device, import_torch, settled, train
+from spadework.detectors.training import Course, check_device, import_torch, settled, train
 from spadework.detectors.weights import Checkpoint, Layout, fill_network, keep_networks
 from spadework.errors import InputError
 from spadework.images import View

@@ -12,7 +12,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,17 +62,6 @@ def settled(threads: int | None) -> Iterator[Any]:
     finally:
         if wanted is not None:
             torch.set_num_threads(before)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A training that is only begun, to see how long it takes. seconds: after which it ends, but for two steps. pictures: as many as it stands for."""
-
-    seconds: float
-    pictures: int
-
-
-ON_TRIAL: ContextVar[Trial | None] = ContextVar("ON_TRIAL", default=None)
 
 
 @dataclass
