@@ -360,6 +360,7 @@ def test_this_is_normal_with_a_note_and_undo_by_the_keyboard_alone(station, open
     assert (decision["kind"], decision["note"], decision["appended"]) == ("normal", "rust is allowed here", True)
     assert station.get("models/gear")["n_normal"] == n_normal + 1
     assert station.inspect(rusty(), "again.png")["verdict"] == "normal"
+    expect(title(page)).to_have_text("again.png")  # the page follows; a key pressed earlier would move from part.png
     page.keyboard.press("ArrowRight")
     expect(title(page)).to_have_text("part.png")
     page.keyboard.press("u")
