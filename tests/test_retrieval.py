@@ -88,10 +88,18 @@ def questions(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[3], rows[len(rows) // 2], near, rows.mean(axis=0, dtype=np.float64).astype(np.float32), rows[0] * 0]
 
 
-@pytest.fixture(params=["compiled", "NumPy"])
+@pytest.fixture(params=["compiled", "NumPy", "detailed", "detailed, NumPy"])
 def way(request, monkeypatch):
-    """How sketches are compared: where Numba is there, and where it is not."""
-    monkeypatch.setattr(pruned, "is_usable", lambda: request.param == "compiled")
+    """How sketches are compared: where Numba is there, and where it is not; and where rows are many enough for a detail."""
+    monkeypatch.setattr(pruned, "is_usable", lambda: not request.param.endswith("NumPy"))
+    if request.param.startswith("detailed"):
+        in_detail(monkeypatch)
+    return request.param
+
+
+def in_detail(monkeypatch, **changed):
+    for name, value in ({"DETAILED_FROM": 0, "AXES": 8, "DETAILED": 50} | changed).items():
+        monkeypatch.setattr(retrieval, name, value)
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -111,11 +119,16 @@ def test_answers_are_those_of_comparing_all_to_the_bit(name, at_once, way, monke
 @pytest.mark.parametrize("name", DATA)
 def test_no_bound_is_above_its_distance(name, at_once, way):
     rows = DATA[name]()
-    sketch = Sketch.learn(rows[:300]).extend(lambda start, stop: rows[start:stop], len(rows))
+    sketch = Sketch.learn(rows[:300], detailed=way.startswith("detailed")).extend(
+        lambda start, stop: rows[start:stop], len(rows)
+    )
     np.testing.assert_allclose(sketch.axes @ sketch.axes.T, np.eye(len(sketch.axes)), atol=1e-13)
+    chosen = rng_of("chosen", name).permutation(len(rows))[:120]
     for vector in questions(rows):
         exact = np.sqrt(oracle_distances(rows, vector)) / np.longdouble(sketch.unit)
-        assert (sketch.bounds(vector) <= exact).all()
+        bounds, closer = sketch.bounds(vector)
+        assert (bounds <= exact).all()
+        assert (closer(chosen, np.float32(np.inf)) <= exact[chosen]).all()
 
 
 def test_outliers_cost_the_others_no_axes(at_once):
@@ -123,7 +136,7 @@ def test_outliers_cost_the_others_no_axes(at_once):
     sketch = Sketch.learn(rows[:300]).extend(lambda start, stop: rows[start:stop], len(rows))
     exact = np.sqrt(oracle_distances(rows, rows[3]))
     near = (exact > 0) & (exact < 100)
-    share = sketch.bounds(rows[3])[near] * sketch.unit / exact[near]
+    share = sketch.bounds(rows[3])[0][near] * sketch.unit / exact[near]
     assert np.median(share) > 0.9
 
 
@@ -181,7 +194,47 @@ def test_without_its_margin_neighbours_would_be_lost(at_once, monkeypatch):
     assert wrong_answers() > 0
 
 
-def test_appended_rows_join_the_sketch_on_the_same_axes(at_once):
+def test_a_detail_bounds_closely_what_a_sketch_does_not(at_once, monkeypatch):
+    in_detail(monkeypatch)
+    rows = clusters(1500, 60, spread=0.5)
+    detailed = Sketch.learn(rows[:300], detailed=True).extend(lambda start, stop: rows[start:stop], 1500)
+    exact = np.sqrt(oracle_distances(rows, rows[3])).astype(float)[4:] / detailed.unit
+    bounds, closer = detailed.bounds(rows[3])
+    assert np.median(1 - closer(np.arange(4, 1500), np.float32(np.inf)) / exact) < 0.2 * np.median(
+        1 - bounds[4:] / exact
+    )
+
+
+def test_without_the_blur_of_bytes_neighbours_would_be_lost(at_once, monkeypatch):
+    in_detail(monkeypatch, STEPS=2, HOPELESS=1.0, AXES=1)
+    rows = clusters(1500, 60, spread=0.5)
+
+    def wrong() -> int:
+        return sum(asked.nearest(rows[i], 10)[0].tolist() != oracle(rows, rows[i], 10)[0].tolist() for i in range(40))
+
+    asked = Retrieval(lambda start, stop: rows[start:stop], 1500)
+    assert wrong() == 0
+    asked._sketch.detail.blur[:] = 0
+    assert wrong() > 0
+
+
+def test_a_detail_comes_when_rows_are_many(at_once, monkeypatch):
+    in_detail(monkeypatch, DETAILED_FROM=1200)
+    rows = clusters(1500, 60)
+    asked = Retrieval(lambda start, stop: rows[start:stop], 1000)
+    for count in (1000, 1300, 1500):
+        asked.resize(count)
+        found = asked.nearest(rows[7], 5)
+        assert found[0].tolist() == oracle(rows[:count], rows[7], 5)[0].tolist()
+        assert (asked._sketch.detail is not None) == (count >= 1200)
+    assert asked._sketch.detail.codes.shape == (1500, 60)
+    assert asked._sketch.detail.codes.dtype == np.int8
+
+
+@pytest.mark.parametrize("detail", [False, True])
+def test_appended_rows_join_the_sketch_on_the_same_axes(at_once, monkeypatch, detail):
+    if detail:
+        in_detail(monkeypatch)
     rows = clusters(1500, 60)
     reads = []
 

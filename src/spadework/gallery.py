@@ -17,7 +17,6 @@ bytes an image that say where its entry ends, whether its row was checked, and, 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -25,6 +24,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
+from spadework.checksums import crc32
 from spadework.entries import Entries
 from spadework.errors import InputError, ModelError
 from spadework.images import pixel_hash, shrink
@@ -136,11 +136,11 @@ class Gallery:
         records = [self._as_stored(self.geometry.pack(tile.levels), name) for tile in tiles]
         thumbnail = _encode(shrink(image, self.thumbnail_side))
         start = self.folder.rows("thumbnails")
-        kept = (start, start + len(thumbnail), zlib.crc32(thumbnail.tobytes()))
+        kept = (start, start + len(thumbnail), crc32(thumbnail.tobytes()))
         line = _line(name, image.shape[:2], kept, sha256 or pixel_hash(image))
         for tile, record in zip(tiles, records, strict=True):
             self.folder.append("pyramids", record[None])
-            self.folder.append("pyramid_checks", np.array([zlib.crc32(record.data)], np.uint32))
+            self.folder.append("pyramid_checks", np.array([crc32(record.data)], np.uint32))
             if self.tiling is not None:
                 self.folder.append("tile_vectors", tile.global_vector[None])
         self.folder.append("globals", pyramid.global_vector[None])
@@ -331,7 +331,7 @@ class Gallery:
 
     def _check(self, image: int, record: Any) -> None:
         if not self._checked[image]:
-            if zlib.crc32(record) != self._checks[image]:
+            if crc32(record) != self._checks[image]:
                 own = self.image_of(image)
                 where = f"{self.folder.path}: the features of image {own} ({self.entries[own].name})"
                 raise ModelError(f"{where} are damaged (checksum differs). Restore the model or fit again.")
@@ -349,7 +349,7 @@ class Gallery:
         """Return the kept picture of a normal image, uint8 (h, w, 3) RGB, its longer side at most `thumbnail_side`."""
         start, end, check = self.entries[image].thumbnail
         data = np.array(self.folder.read("thumbnails", start, end))
-        if zlib.crc32(data.tobytes()) != check:
+        if crc32(data.tobytes()) != check:
             raise ModelError(f"{self.folder.path}: the thumbnail of image {image} is damaged (checksum differs).")
         return np.asarray(cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB))
 

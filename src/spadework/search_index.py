@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
 
+from spadework.checksums import crc32
 from spadework.errors import ModelError
 from spadework.kernels import thread_count
 from spadework.kernels.axes import SAMPLE, Axes, from_rows, learn_axes
@@ -40,7 +40,7 @@ WATCHED = 16  # the last so many images tell whether axes are worn
 # Of mapped or made rows and records kept from one search to the next, for pictures alike share images. It counts as resident memory;
 # a single search may need more (364 MiB at the paper's settings).
 HELD_BYTES = 96 << 20
-MANY = 8  # images not held from which on several threads read and check them
+SHARED = 32 << 20  # bytes to be checked above which several threads do: of fewer they wait for each other's maps
 WORN = 2.0  # axes are learnt again when the share outside them has grown so many times,
 LEAST_REST = 1e-3  # and is more than this
 
@@ -168,7 +168,7 @@ class SearchIndex:
 
     def _write(self, row: np.ndarray) -> None:
         self.folder.append("codes", row[None])
-        self.folder.append("code_checks", np.array([zlib.crc32(row.data)], np.uint32))
+        self.folder.append("code_checks", np.array([crc32(row.data)], np.uint32))
 
     def _row(self, record: np.ndarray) -> np.ndarray:
         assert self.axes is not None
@@ -222,11 +222,21 @@ class SearchIndex:
         return int(self.layout.offsets[-1]) + 4 * self.geometry.length
 
     def _made(self, images: Sequence[int], check: Callable[[int, np.ndarray], None], threads: int) -> Iterable[Coded]:
-        """Images read and checked: in several threads where they are many, for checksums are half of a first search."""
-        if len(images) < MANY or threads == 1:
-            return [self._coded(int(image), check) for image in images]
-        with ThreadPoolExecutor(min(threads, len(images)), thread_name_prefix="spadework-check") as pool:
-            return list(pool.map(lambda image: self._coded(int(image), check), images))
+        """Images read and checked: in several threads where much is to be checked."""
+        made: dict[int, Coded] = {}
+
+        def make(part: Sequence[int]) -> None:
+            made.update((image, self._coded(int(image), check)) for image in part)
+
+        unchecked = [image for image in images if image not in self._checked]
+        if len(unchecked) * self._image_bytes < SHARED or threads == 1:
+            make(images)
+        else:
+            step = min(2 * threads, len(unchecked))  # a task for each image would cost as much as its checksum
+            with ThreadPoolExecutor(threads, thread_name_prefix="spadework-check") as pool:
+                list(pool.map(make, [unchecked[first::step] for first in range(step)]))
+            make([image for image in images if image not in made])
+        return [made[image] for image in images]
 
     def _coded(self, image: int, check: Callable[[int, np.ndarray], None]) -> Coded:
         assert self.axes is not None
@@ -252,7 +262,7 @@ class SearchIndex:
         except ModelError:
             return None  # another process has renewed the axes, and the codes with them: those of the axes held here are made anew
         if check is not None:
-            if zlib.crc32(cast("bytes", row)) != int(check):
+            if crc32(row) != int(check):
                 where = f"{self.folder.path}: the search index of image {image}"
                 raise ModelError(f"{where} is damaged (checksum differs). Restore the model or fit again.")
             self._checked.add(image)

@@ -28,7 +28,6 @@ import json
 import os
 import secrets
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
@@ -36,6 +35,7 @@ from typing import Any
 
 import numpy as np
 
+from spadework.checksums import crc32
 from spadework.errors import ModelError, OutputError
 
 FORMAT = "spadework-model"
@@ -171,7 +171,7 @@ class ModelFolder:
             file.write(payload)
         entry["rows"] += len(data)
         if entry["crc32"] is not None:
-            entry["crc32"] = zlib.crc32(payload, entry["crc32"])
+            entry["crc32"] = crc32(payload, entry["crc32"])
 
     def replace(self, name: str, rows: np.ndarray) -> None:
         """Give an array new content in a new file; the old file goes after the next `commit`."""
@@ -422,7 +422,7 @@ def _no_such_model(path: Path) -> str:
 
 def _checksum(header: dict[str, Any]) -> int:
     content = {key: value for key, value in header.items() if key != "checksum"}
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    return crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _row_bytes(entry: dict[str, Any]) -> int:
@@ -443,7 +443,7 @@ def _crc_of_file(file: Path, length: int) -> int:
     with open(file, "rb") as handle:
         while length > 0:
             chunk = handle.read(min(length, 1 << 22))
-            crc, length = zlib.crc32(chunk, crc), length - len(chunk)
+            crc, length = crc32(chunk, crc), length - len(chunk)
     return crc
 
 
