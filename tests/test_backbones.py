@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +223,23 @@ def test_a_file_by_path_computes_what_it_says(tiny):
     for index, image in enumerate(batch):
         ours = [level[index] for level in levels], vectors[index]
         assert relative(ours, expected_outputs(image)) < 1e-5
+
+
+def test_backbones_of_one_file_share_a_session_while_any_is_there(tmp_path, tiny):
+    one, other, slower = Backbone(tiny), Backbone(tiny), Backbone(tiny, threads=1)
+    assert one._session is other._session
+    assert one._session is not slower._session
+    make_tiny_onnx(tiny, channels=(3, 4, 6))
+    changed = Backbone(tiny)
+    assert changed._session is not one._session
+    assert changed.hash != one.hash
+    picture = pictures(1, 64, 64)
+    assert changed(picture)[1].shape == (1, 6)
+    np.testing.assert_array_equal(other(picture)[1], one(picture)[1])
+    left = weakref.ref(slower._session)
+    del slower
+    gc.collect()
+    assert left() is None
 
 
 def test_the_same_network_has_the_same_hash_and_another_another(tmp_path, tiny):

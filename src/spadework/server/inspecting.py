@@ -22,7 +22,7 @@ import numpy as np
 
 from spadework import check
 from spadework.detectors.base import Detector
-from spadework.detectors.reading import PASSES, Decoded, Seen
+from spadework.detectors.reading import Decoded, Seen
 from spadework.errors import ImageError
 from spadework.images import as_rgb
 from spadework.prediction import Failure, Prediction
@@ -36,7 +36,7 @@ from spadework.server.served_model import Snapshot
 
 REGIONS = 100  # recorded of one picture, the highest
 AHEAD = 2  # batches that may wait to be recorded
-SEARCHES = 2  # at once
+PASSES = SEARCHES = 2  # forward passes and searches at once: together they are what works on a line's pictures
 
 
 @dataclass(frozen=True)
