@@ -20,7 +20,6 @@ from stations import NAME, candidate, history_in, inspect, png_of, station_in
 
 from spadework.detectors import get_detector
 from spadework.detectors.base import Detector
-from spadework.detectors.reading import PASSES
 from spadework.detectors.spade import Spade
 from spadework.errors import InputError, OutputError
 from spadework.images import pixel_hash
@@ -35,7 +34,7 @@ from spadework.server.station import Station
 from spadework.storage import ModelFolder
 
 SEARCHED = inspecting.SEARCHES if thread_count(None) > 1 else 1  # at once
-TAKEN = PASSES + 1 + SEARCHED  # some are searched, some are seen ahead
+TAKEN = inspecting.PASSES + 1 + SEARCHED  # some are searched, some are seen ahead
 ODD = defective_picture(colour=(250, 240, 30))[0]
 
 
