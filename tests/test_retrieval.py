@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from builders import append_parts_of, make_gallery, rng_of
 
-from spadework import retrieval
+from spadework import retrieval, sketches
 from spadework.entries import Entries, Entry
 from spadework.gallery import Gallery
 from spadework.kernels import pruned
-from spadework.retrieval import AXES, Retrieval, Sketch
+from spadework.retrieval import Retrieval
+from spadework.sketches import AXES, ByteSketch, Sketch
 from spadework.storage import ModelFolder
 
 
@@ -45,8 +46,10 @@ class Rows:
 @pytest.fixture
 def at_once(monkeypatch):
     """A sketch at the first question, of however few rows; small pieces, so that several of each are crossed."""
-    for name, value in {"FEW": 0, "PATIENCE": 0, "SAMPLE": 300, "BLOCK": 5000, "PICKED": 16, "COLUMNS": 100}.items():
+    for name, value in {"FEW": 0, "PATIENCE": 0, "SAMPLE": 300, "PICKED": 16}.items():
         monkeypatch.setattr(retrieval, name, value)
+    for name, value in {"BLOCK": 5000, "COLUMNS": 100}.items():
+        monkeypatch.setattr(sketches, name, value)
 
 
 def clusters(n: int, dimension: int, *, spread: float = 0.1) -> np.ndarray:
@@ -88,18 +91,18 @@ def questions(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[3], rows[len(rows) // 2], near, rows.mean(axis=0, dtype=np.float64).astype(np.float32), rows[0] * 0]
 
 
-@pytest.fixture(params=["compiled", "NumPy", "detailed", "detailed, NumPy"])
+@pytest.fixture(params=["compiled", "NumPy", "bytes", "bytes, NumPy"])
 def way(request, monkeypatch):
-    """How sketches are compared: where Numba is there, and where it is not; and where rows are many enough for a detail."""
+    """How sketches are compared: where Numba is there, and where it is not; and where rows are many enough for bytes."""
     monkeypatch.setattr(pruned, "is_usable", lambda: not request.param.endswith("NumPy"))
-    if request.param.startswith("detailed"):
-        in_detail(monkeypatch)
+    if request.param.startswith("bytes"):
+        in_bytes(monkeypatch)
     return request.param
 
 
-def in_detail(monkeypatch, **changed):
-    for name, value in ({"DETAILED_FROM": 0, "AXES": 8, "DETAILED": 50} | changed).items():
-        monkeypatch.setattr(retrieval, name, value)
+def in_bytes(monkeypatch, **changed):
+    for name, value in ({"BYTES_FROM": 0, "BYTE_AXES": 8, "CLOSELY": 50} | changed).items():
+        monkeypatch.setattr(retrieval if hasattr(retrieval, name) else sketches, name, value)
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -119,16 +122,16 @@ def test_answers_are_those_of_comparing_all_to_the_bit(name, at_once, way, monke
 @pytest.mark.parametrize("name", DATA)
 def test_no_bound_is_above_its_distance(name, at_once, way):
     rows = DATA[name]()
-    sketch = Sketch.learn(rows[:300], detailed=way.startswith("detailed")).extend(
-        lambda start, stop: rows[start:stop], len(rows)
-    )
+    kind = ByteSketch if way.startswith("bytes") else Sketch
+    sketch = kind.learn(rows[:300]).extend(lambda start, stop: rows[start:stop], len(rows))
     np.testing.assert_allclose(sketch.axes @ sketch.axes.T, np.eye(len(sketch.axes)), atol=1e-13)
     chosen = rng_of("chosen", name).permutation(len(rows))[:120]
     for vector in questions(rows):
         exact = np.sqrt(oracle_distances(rows, vector)) / np.longdouble(sketch.unit)
         bounds, closer = sketch.bounds(vector)
         assert (bounds <= exact).all()
-        assert (closer(chosen, np.float32(np.inf)) <= exact[chosen]).all()
+        if closer is not None:
+            assert (closer(chosen, np.float32(np.inf)) <= exact[chosen]).all()
 
 
 def test_outliers_cost_the_others_no_axes(at_once):
@@ -144,7 +147,7 @@ def test_outliers_cost_the_others_no_axes(at_once):
 def test_axes_are_orthonormal_also_where_rows_nearly_coincide(steep):
     rng = rng_of("axes", steep)
     rows = rng.normal(size=(20, 20)) @ (steep ** np.arange(20)[:, None] * rng.normal(size=(20, 300)))
-    axes = retrieval._orthonormal(rows)
+    axes = sketches._orthonormal(rows)
     assert 2 <= len(axes) <= 20
     np.testing.assert_allclose(axes @ axes.T, np.eye(len(axes)), atol=1e-13)
 
@@ -190,23 +193,23 @@ def wrong_answers() -> int:
 def test_without_its_margin_neighbours_would_be_lost(at_once, monkeypatch):
     monkeypatch.setattr(retrieval, "HOPELESS", 0.6)
     assert wrong_answers() == 0
-    monkeypatch.setattr(retrieval, "ROUNDOFF", 0.0)
+    monkeypatch.setattr(sketches, "ROUNDOFF", 0.0)
     assert wrong_answers() > 0
 
 
-def test_a_detail_bounds_closely_what_a_sketch_does_not(at_once, monkeypatch):
-    in_detail(monkeypatch)
+def test_bytes_bound_closely_what_axes_do_not(at_once, monkeypatch):
+    in_bytes(monkeypatch, BYTE_AXES=1)
     rows = clusters(1500, 60, spread=0.5)
-    detailed = Sketch.learn(rows[:300], detailed=True).extend(lambda start, stop: rows[start:stop], 1500)
-    exact = np.sqrt(oracle_distances(rows, rows[3])).astype(float)[4:] / detailed.unit
-    bounds, closer = detailed.bounds(rows[3])
+    sketch = ByteSketch.learn(rows[:300]).extend(lambda start, stop: rows[start:stop], 1500)
+    exact = np.sqrt(oracle_distances(rows, rows[3])).astype(float)[4:] / sketch.unit
+    bounds, closer = sketch.bounds(rows[3])
     assert np.median(1 - closer(np.arange(4, 1500), np.float32(np.inf)) / exact) < 0.2 * np.median(
         1 - bounds[4:] / exact
     )
 
 
 def test_without_the_blur_of_bytes_neighbours_would_be_lost(at_once, monkeypatch):
-    in_detail(monkeypatch, STEPS=2, HOPELESS=1.0, AXES=1)
+    in_bytes(monkeypatch, STEPS=2, HOPELESS=1.0, BYTE_AXES=1)
     rows = clusters(1500, 60, spread=0.5)
 
     def wrong() -> int:
@@ -214,27 +217,27 @@ def test_without_the_blur_of_bytes_neighbours_would_be_lost(at_once, monkeypatch
 
     asked = Retrieval(lambda start, stop: rows[start:stop], 1500)
     assert wrong() == 0
-    asked._sketch.detail.blur[:] = 0
+    asked._sketch.blur[:] = asked._sketch.byte_blur[:] = 0
     assert wrong() > 0
 
 
-def test_a_detail_comes_when_rows_are_many(at_once, monkeypatch):
-    in_detail(monkeypatch, DETAILED_FROM=1200)
+def test_bytes_come_when_rows_are_many(at_once, monkeypatch):
+    in_bytes(monkeypatch, BYTES_FROM=1200)
     rows = clusters(1500, 60)
     asked = Retrieval(lambda start, stop: rows[start:stop], 1000)
     for count in (1000, 1300, 1500):
         asked.resize(count)
         found = asked.nearest(rows[7], 5)
         assert found[0].tolist() == oracle(rows[:count], rows[7], 5)[0].tolist()
-        assert (asked._sketch.detail is not None) == (count >= 1200)
-    assert asked._sketch.detail.codes.shape == (1500, 60)
-    assert asked._sketch.detail.codes.dtype == np.int8
+        assert isinstance(asked._sketch, ByteSketch) == (count >= 1200)
+    assert asked._sketch.bytes.shape == (1500, 60)
+    assert asked._sketch.bytes.dtype == np.int8
 
 
-@pytest.mark.parametrize("detail", [False, True])
-def test_appended_rows_join_the_sketch_on_the_same_axes(at_once, monkeypatch, detail):
-    if detail:
-        in_detail(monkeypatch)
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_appended_rows_join_the_sketch_on_the_same_axes(at_once, monkeypatch, as_bytes):
+    if as_bytes:
+        in_bytes(monkeypatch)
     rows = clusters(1500, 60)
     reads = []
 

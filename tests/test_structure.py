@@ -23,7 +23,7 @@ ORDER = """
 errors
 check checksums files
 images canvas pyramid ranking calibration
-backbones storage sections retrieval entries kernels metrics scores
+backbones storage sections sketches retrieval entries kernels metrics scores
 search_index tiling coreset kmeans mixture alignment
 gallery datasets
 correspondence

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spadework.kmeans import kmeans
-from spadework.retrieval import SMALL, product
+from spadework.sketches import SMALL, product
 
 STEPS = 100
 TOLERANCE = 1e-3  # of the mean log-likelihood, as scikit-learn's default
@@ -90,7 +90,7 @@ def maximise(rows: np.ndarray, shares: np.ndarray, ridge: float) -> Mixture:
 
 
 def _crossed(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`left.T @ right` in pieces that OpenBLAS does in one thread; see `retrieval.product`."""
+    """`left.T @ right` in pieces that OpenBLAS does in one thread; see `sketches.product`."""
     step = max(1, SMALL // (left.shape[1] * right.shape[1]))
     parts = (slice(start, start + step) for start in range(0, len(left), step))
     return np.asarray(sum(left[part].T @ right[part] for part in parts))

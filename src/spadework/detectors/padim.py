@@ -37,7 +37,7 @@ from spadework.detectors.reading import Seen
 from spadework.errors import InputError
 from spadework.prediction import Judgement
 from spadework.pyramid import descriptors
-from spadework.retrieval import SMALL
+from spadework.sketches import SMALL
 from spadework.storage import ModelFolder
 
 FOLDS = 5

@@ -41,7 +41,7 @@ from spadework.errors import InputError
 from spadework.kernels import thread_count
 from spadework.mixture import Mixture, fit_mixture
 from spadework.prediction import Judgement
-from spadework.retrieval import product
+from spadework.sketches import product
 from spadework.storage import ModelFolder
 
 PROBED_PATCHES = 2000

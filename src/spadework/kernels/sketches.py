@@ -1,4 +1,4 @@
-"""Compiled: distances of short rows, for the retrieval of images. retrieval.py says what they bound."""
+"""Compiled: distances of short rows, for the retrieval of images. sketches.py says what they bound."""
 
 from __future__ import annotations
 
@@ -12,88 +12,108 @@ CUT = 256  # numbers after which a bound may be high enough
 
 @compiled("void(float32[:, ::1], float32[:, ::1], int64, float32[::1])", reorder=True)
 def _squared_distances(places: np.ndarray, place: np.ndarray, start: int, sums: np.ndarray) -> None:
-    """Of the columns of `places`, (M + 1, N), from `start` on, to `place`, (M + 1, 1), but for the last row."""
+    """Of the columns of `places`, (M, N), from `start` on, to `place`, (M, 1)."""
     sums[:] = 0
-    for m in range(places.shape[0] - 1):
+    for m in range(places.shape[0]):
         row, own = places[m, start : start + sums.shape[0]], place[m, 0]
         for i in range(sums.shape[0]):
             difference = row[i] - own
             sums[i] += difference * difference
 
 
-@compiled("void(float32[::1], float32, float32[::1], float32, float32[::1], float32)")
-def _lower(
-    rest: np.ndarray,
-    own_rest: np.float32,
-    sums: np.ndarray,
-    shrink: np.float32,
-    slack: np.ndarray,
-    own_slack: np.float32,
-) -> None:
+@compiled("void(float32[::1], float32, float32[::1], float32)")
+def _lower(sums: np.ndarray, shrink: np.float32, slack: np.ndarray, own_slack: np.float32) -> None:
     for i in range(sums.shape[0]):
-        difference = rest[i] - own_rest
-        sums[i] = np.sqrt(sums[i] + difference * difference) * shrink - slack[i] - own_slack
+        sums[i] = np.sqrt(sums[i]) * shrink - slack[i] - own_slack
 
 
-@compiled("void(float32[:, ::1], float32[:, ::1], float32, float32[::1], float32, float32[::1], float32[::1])")
+@compiled("void(float32[:, ::1], float32[:, ::1], float32, float32[::1], float32, float32[::1])")
 def bounds(
     places: np.ndarray,
     place: np.ndarray,
     shrink: np.float32,
     slack: np.ndarray,
     own_slack: np.float32,
-    kept: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """Distances of the columns of `places`, (M + 1, N), to `place`, (M + 1, 1), times `shrink`, less the slack of both; all in float32.
+    """Distances of the columns of `places`, (M, N), to `place`, (M, 1), times `shrink`, less the slack of both; all in float32.
 
-    `kept`, (N,) or empty, takes the sums of squares of all but the last row. NumPy takes three times as long: 0.8 ms at 100,000 of 33.
+    NumPy takes three times as long: 0.8 ms at 100,000 of 33.
     """
-    beside = places.shape[0] - 1
     for start in range(0, out.shape[0], STRIP):
-        stop = min(start + STRIP, out.shape[0])
-        sums = out[start:stop]
+        sums = out[start : start + STRIP]
         _squared_distances(places, place, start, sums)
-        if kept.shape[0]:
-            kept[start:stop] = sums
-        _lower(places[beside, start:stop], place[beside, 0], sums, shrink, slack[start:stop], own_slack)
+        _lower(sums, shrink, slack[start : start + STRIP], own_slack)
 
 
-@compiled("float32(int8[::1], float32[::1], float32)", reorder=True)
-def _further(codes: np.ndarray, own: np.ndarray, step: np.float32) -> np.float32:
+@compiled("void(int8[:, ::1], float32[::1], float32[::1], int64, float32[::1])", reorder=True)
+def _squared_byte_distances(
+    columns: np.ndarray, steps: np.ndarray, place: np.ndarray, start: int, sums: np.ndarray
+) -> None:
+    """Of `columns`, (M, N), times `steps`, from `start` on, to `place`, (M,)."""
+    sums[:] = 0
+    for m in range(columns.shape[0]):
+        row, step, own = columns[m, start : start + sums.shape[0]], steps[m], place[m]
+        for i in range(sums.shape[0]):
+            difference = np.float32(row[i]) * step - own
+            sums[i] += difference * difference
+
+
+@compiled(
+    "void(int8[:, ::1], float32[::1], float32[::1], float32[::1], float32, float32, float32[::1], float32, float32[::1])"
+)
+def byte_bounds(
+    columns: np.ndarray,
+    steps: np.ndarray,
+    place: np.ndarray,
+    rest: np.ndarray,
+    own_rest: np.float32,
+    shrink: np.float32,
+    blur: np.ndarray,
+    own_slack: np.float32,
+    out: np.ndarray,
+) -> None:
+    """As `bounds`, of `columns`, (M, N), times `steps`, and of what is left over, (N,)."""
+    for start in range(0, out.shape[0], STRIP):
+        sums = out[start : start + STRIP]
+        _squared_byte_distances(columns, steps, place, start, sums)
+        for i in range(sums.shape[0]):
+            difference = rest[start + i] - own_rest
+            sums[i] = np.sqrt(sums[i] + difference * difference) * shrink - blur[start + i] - own_slack
+
+
+@compiled("float32(int8[::1], float32[::1], float32[::1])", reorder=True)
+def _squared_byte_distance(codes: np.ndarray, own: np.ndarray, steps: np.ndarray) -> np.float32:
     total = np.float32(0)
     for d in range(codes.shape[0]):
-        difference = np.float32(codes[d]) * step - own[d]
+        difference = np.float32(codes[d]) * steps[d] - own[d]
         total += difference * difference
     return total
 
 
 @compiled(
-    "void(int64[::1], float32[::1], int8[:, ::1], float32[::1], float32, float32, float32[::1], float32, float32[::1])"
+    "void(int64[::1], int8[:, ::1], float32[::1], float32[::1], float32, float32[::1], float32, float32, float32[::1])"
 )
 def close_bounds(
     chosen: np.ndarray,
-    sums: np.ndarray,
     codes: np.ndarray,
     own: np.ndarray,
-    step: np.float32,
+    steps: np.ndarray,
     shrink: np.float32,
-    off: np.ndarray,
+    blur: np.ndarray,
+    own_slack: np.float32,
     reach: np.float32,
     out: np.ndarray,
 ) -> None:
-    """Bounds of the chosen rows, from what `bounds` has kept and their codes, (N, D); `own` is (D,), `off` what is taken off.
-
-    A sum that is beyond `reach` already is not taken further.
-    """
+    """Bounds of chosen rows of bytes, (N, D), times `steps`, to `own`, both (D,). A sum that is beyond `reach` already is not taken further."""
     dimension = codes.shape[1]
     for i in range(chosen.shape[0]):
         row = chosen[i]
-        total, bound = sums[row], np.float32(0)
+        total, bound = np.float32(0), np.float32(0)
         for start in range(0, dimension, CUT):
             stop = min(start + CUT, dimension)
-            total += _further(codes[row, start:stop], own[start:stop], step)
-            bound = np.sqrt(total) * shrink - off[row]
+            total += _squared_byte_distance(codes[row, start:stop], own[start:stop], steps[start:stop])
+            bound = np.sqrt(total) * shrink - (blur[row] + own_slack)
             if bound > reach:
                 break
         out[i] = bound
