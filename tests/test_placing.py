@@ -139,6 +139,16 @@ def test_a_radius_on_pictures_that_are_not_aligned_is_warned_of(boards):
         fitted(boards[:2], search_radius=8)  # too few to tell
 
 
+def test_a_radius_that_a_rehearsal_chose_is_not_warned_of(boards, monkeypatch):
+    monkeypatch.setattr(Spade, "_tune", lambda *given: ({}, {"tuning": {"chosen": {"search_radius": 8.0}}}))
+    pictures = laid(boards, turn=180)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SearchRadiusWarning)
+        Spade(**TINY, search_radius=8).fit(pictures, tune=True)
+        with pytest.raises(SearchRadiusWarning):
+            Spade(**TINY, search_radius=9).fit(pictures, tune=True)
+
+
 # ---------------------------------------------------------------- on the command line
 
 

@@ -397,6 +397,18 @@ def test_the_command_line_tunes_and_tells(quick, tmp_path):
     assert told["tried"][0]["mean"] > 0.5
 
 
+def test_too_few_pictures_to_tune_are_told_before_the_bill(tmp_path):
+    write_pictures(tmp_path / "good", normal_pictures(7))
+    for more in ([], ["--dry-run"]):
+        done = CliRunner().invoke(
+            app, ["fit", str(tmp_path / "good"), "-o", str(tmp_path / "m.spade"), "--tune", *more]
+        )
+        assert isinstance(done.exception, InputError)
+        assert "tuning takes at least 8 different normal pictures" in str(done.exception)
+        assert "7 can be used" in str(done.exception)
+        assert "memory" not in done.output
+
+
 def test_a_model_that_was_not_tuned_has_no_table(saved):
     done = CliRunner().invoke(app, ["info", str(saved)])
     assert "tuning" not in done.output

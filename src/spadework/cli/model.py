@@ -76,7 +76,7 @@ def fit(
     given["search_radius"] = search_radius
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
-    minutes = tuning_minutes(model, tune, tune_minutes)
+    minutes = tuning_minutes(model, tune, tune_minutes, normal)
     _say_bill(model, normal, output, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spadework.cli.console import note, table
@@ -45,11 +46,13 @@ def tuning_table(tuning: Mapping[str, Any]) -> None:
         note(f"{changes_text(each['changes'])} could not be tried: {each['reason']}")
 
 
-def tuning_minutes(model: Detector, tune: bool, minutes: float | None) -> float:
+def tuning_minutes(model: Detector, tune: bool, minutes: float | None, normal: Sequence[Path]) -> float:
     """The budget of --tune, which is told; refuses what makes no sense before anything starts."""
+    from spadework.detectors.reading import gather_normal
     from spadework.detectors.spade import Spade
     from spadework.errors import InputError
     from spadework.rehearsal import MINUTES, minutes_of
+    from spadework.rehearsal.stage import check_enough
 
     if minutes is not None and not tune:
         raise InputError("--tune-minutes says how long --tune may take: give --tune too.")
@@ -57,6 +60,7 @@ def tuning_minutes(model: Detector, tune: bool, minutes: float | None) -> float:
     if tune:
         if not isinstance(model, Spade):
             raise InputError(f"{model.name} cannot be tuned, only spade can: fit without --tune.")
+        check_enough(len(gather_normal(normal)))  # more are said to be too few when they have been read
         note(f"tuning comes first, at most {budget:g} min; what it chooses can make the fit longer or shorter")
     return budget
 

@@ -174,9 +174,17 @@ def measure(
 
 
 def warn_of_harm(model: Spade) -> None:
-    """Warn where the search radius of a fitted model does harm: its normal pictures are not aligned so well."""
+    """Warn where the search radius of a fitted model does harm: its normal pictures are not aligned so well.
+
+    One that a rehearsal chose found more of the planted defects than none, whatever the pictures look like.
+    """
     radius = model.search_radius
-    if radius is None or (found := measure(model, radii=[radius])) is None:
+    if (
+        radius is None
+        or model.gallery_.folder.header.get("tuning", {}).get("chosen", {}).get("search_radius") == radius
+    ):
+        return
+    if (found := measure(model, radii=[radius])) is None:
         return
     (row,) = found.rows
     if row.beyond_chance < TOO_FEW and (row.rise is None or row.rise > HARM):

@@ -104,6 +104,15 @@ class Stage:
         return plant(load(self.pictures[self.places[act.source]]), load(self.pictures[donor]), rng=rng, kind=kind)
 
 
+def check_enough(count: int) -> None:
+    """Raise InputError where so many different pictures are too few."""
+    if count < FEWEST:
+        raise InputError(
+            f"tuning takes at least {FEWEST} different normal pictures, for some are held out in turn; "
+            f"{count} can be used. Give more, or fit without tuning."
+        )
+
+
 def set_stage(
     pictures: Sequence[Picture],
     *,
@@ -143,10 +152,6 @@ def set_stage(
             progress(done, min(len(pictures), MOST))
         if len(dealt) >= MOST or (len(dealt) >= FEWEST and enough is not None and enough()):
             break  # the others would not be drawn, or there is no time to read them
-    if len(dealt) < FEWEST:
-        raise InputError(
-            f"tuning takes at least {FEWEST} different normal pictures, for some are held out in turn; "
-            f"{len(dealt)} can be used. Give more, or fit without tuning."
-        )
+    check_enough(len(dealt))
     stay = size + planted * largest * 4 // 3 < KEEP_BYTES  # a planted one is a picture and its mask
     return Stage([dealt[key] for key in sorted(dealt)], seed=seed, tested=tested, planted=planted, keep=stay)
