@@ -19,7 +19,7 @@ import pytest
 
 import spadework
 from spadework import backbones
-from spadework.backbones import EMBEDDED, PAPER, Backbone, cache, list_backbones, open_backbone, weights
+from spadework.backbones import EMBEDDED, PAPER, Backbone, cache, list_backbones, onnx, open_backbone, weights
 from spadework.errors import BackboneError, InputError, MissingExtraError, OutputError
 
 pytest.importorskip("onnx", reason="the tests make small networks with the package onnx")
@@ -240,6 +240,51 @@ def test_backbones_of_one_file_share_a_session_while_any_is_there(tmp_path, tiny
     del slower
     gc.collect()
     assert left() is None
+
+
+def runs_of(backbone: Backbone, monkeypatch) -> list[str]:
+    """Which session each pass from now on takes."""
+    runs: list[str] = []
+    run = type(backbone._session).run
+
+    def noting(session, *given):
+        runs.append("single" if session is backbone._single else "own")
+        return run(session, *given)
+
+    monkeypatch.setattr(type(backbone._session), "run", noting)
+    return runs
+
+
+def test_many_pictures_take_passes_of_one_thread_that_give_the_same_bytes(tiny, monkeypatch):
+    backbone, picture = Backbone(tiny, threads=2), pictures(1, 64, 96)
+    levels, vector = backbone(picture)
+    with backbone.several(onnx.MANY_PICTURES - 1) as passes:
+        assert (passes, backbone._single) == (onnx.PASSES, None)
+    with backbone.several(onnx.MANY_PICTURES) as passes:
+        assert passes == 3
+        runs = runs_of(backbone, monkeypatch)
+        many, its_vector = backbone(picture)
+        with backbone.several(1000):
+            pass
+        backbone(picture)
+    backbone(picture)
+    assert runs == ["single", "single", "own"]
+    assert [a.tobytes() for a in levels] == [a.tobytes() for a in many]
+    assert vector.tobytes() == its_vector.tobytes()
+
+
+def test_a_session_that_gives_other_bytes_is_not_taken(tiny, monkeypatch):
+    backbone = Backbone(tiny, threads=2)
+    outputs = Backbone._outputs
+    monkeypatch.setattr(Backbone, "_outputs", lambda self, *given: [outputs(self, *given)[0] + (len(given) > 3)])
+    with backbone.several(1000) as passes:
+        assert (passes, backbone._single) == (onnx.PASSES, None)
+
+
+@pytest.mark.parametrize(("threads", "passes"), [(1, 1), (4, 5), (5, onnx.PASSES)])
+def test_how_many_passes_are_under_way(tiny, threads, passes):
+    with Backbone(tiny, threads=threads).several(1000) as found:
+        assert found == passes
 
 
 def test_the_same_network_has_the_same_hash_and_another_another(tmp_path, tiny):

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pytest
 from builders import normal_picture, write_pictures
-from PIL import Image
+from PIL import Image, ImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from spadework import images
 from spadework.errors import ImageError, InputError
-from spadework.images import IMAGE_SUFFIXES, View, as_rgb, find_images, gather, read_image, shrink
+from spadework.images import IMAGE_SUFFIXES, View, as_rgb, find_images, gather, picture_size, read_image, shrink
 
 RNG = np.random.default_rng(5)
 UPRIGHT = RNG.integers(0, 256, (7, 11, 3), np.uint8)
@@ -57,6 +58,28 @@ def test_orientation_is_honoured(tmp_path, orientation):
     found = read_image(tmp_path / "a.jpg")
     assert found.shape == TURNS[orientation](smooth).shape
     assert np.abs(found.astype(int) - TURNS[orientation](smooth)).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("place", ["before the pixels", "behind them", "as text before", "as text behind"])
+def test_the_size_of_a_png_is_told_upright(tmp_path, orientation, place):
+    Image.fromarray(UPRIGHT).save(tmp_path / "a.png")
+    png, exif = (tmp_path / "a.png").read_bytes(), exif_of(orientation).tobytes()
+    kind, content = b"eXIf", exif[6:]
+    if "text" in place:
+        kind, text = b"zTXt", f"\nexif\n{len(exif):8}\n{exif.hex()}\n".encode()
+        content = b"Raw profile type exif\0\0" + zlib.compress(text)
+    chunk = with_chunk(png, kind, content)[33 : len(content) + 45]
+    at = 33 if "before" in place else len(png) - 12
+    (tmp_path / "a.png").write_bytes(png[:at] + chunk + png[at:])
+    assert picture_size(tmp_path / "a.png") == TURNS[orientation](UPRIGHT).shape[:2]
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), TURNS[orientation](UPRIGHT))
+
+
+def test_the_size_of_a_png_is_told_without_decoding_it(tmp_path, monkeypatch):
+    Image.fromarray(UPRIGHT).save(tmp_path / "a.png", pnginfo=PngInfo())
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: 1 / 0)
+    assert picture_size(tmp_path / "a.png") == UPRIGHT.shape[:2]
 
 
 @pytest.mark.parametrize("orientation", TURNS)

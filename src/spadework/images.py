@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spadework.errors import ImageError, InputError
+from spadework.orientation import ORIENTATION, is_turned, upright
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = (
@@ -31,8 +32,6 @@ MAX_PIXELS = (
 )
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # never those that Pillow hands to other programs, such as EPS
 SIZE_RULE = f"pictures may have up to {MAX_PIXELS // 10**6} million pixels. Cut it into parts or scale it down"
-ORIENTATION = 0x0112  # EXIF tag
-TURNED = frozenset({5, 6, 7, 8})  # its values that swap rows and columns
 
 Picture = str | os.PathLike[str] | np.ndarray
 
@@ -166,20 +165,9 @@ def _read_16_bits(path: Path, orientation: int) -> np.ndarray:
     if array.ndim == 3:
         array = cv2.cvtColor(array, cv2.COLOR_BGRA2RGBA if array.shape[2] == 4 else cv2.COLOR_BGR2RGB)
     try:
-        return _upright(as_rgb(array, name=str(path)), orientation)
+        return upright(as_rgb(array, name=str(path)), orientation)
     except ImageError as error:
         raise ImageError(str(error), path) from error
-
-
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn (H, W, C) as an EXIF orientation asks for: 5 to 8 swap rows and columns, then rows and columns may be reversed."""
-    if orientation in TURNED:
-        image = image.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
 
 
 def _why_not_a_picture(path: Path) -> str:
@@ -336,9 +324,7 @@ def picture_size(picture: Picture) -> tuple[int, int] | None:
             Image.open(picture, formats=FORMATS) as opened,
         ):  # whatever is wrong is said when the picture is read
             width, height = opened.size
-            # Pillow turns a TIFF's size by itself.
-            turned = opened.format != "TIFF" and opened.getexif().get(ORIENTATION, 1) in TURNED
-            return (width, height) if turned else (height, width)
+            return (width, height) if is_turned(opened, Path(picture)) else (height, width)
     except Exception:  # as in `read_image`, which tells it
         return None
 

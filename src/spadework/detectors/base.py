@@ -26,7 +26,7 @@ from spadework.calibration import Threshold, conformal_threshold
 from spadework.canvas import canvas_entries, canvas_of
 from spadework.detectors.configuration import Settings
 from spadework.detectors.costs import READING, Costs
-from spadework.detectors.reading import PASSES, Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
+from spadework.detectors.reading import Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, SpadeworkError
 from spadework.files import temporary_folder
 from spadework.images import Picture, View, gather
@@ -213,8 +213,11 @@ class Detector(Settings, Costs, ABC):
     def _see_each(self, pictures: list[Picture], names: Sequence[str] | None = None) -> Iterator[Seen | Failure]:
         """Decode a few ahead, run the network ahead of whatever is done with its output; in order."""
         decoded = read_ahead(pictures, self._view(), names)
-        alone = self.needs == "pyramid" and self.backbone_.threads == 1  # who allows one thread means it
-        yield from see_ahead(decoded, self._see_one, threads=1 if alone else PASSES)
+        if self.needs != "pyramid":
+            yield from see_ahead(decoded, self._see_one, threads=2)
+            return
+        with self.backbone_.several(len(pictures)) as passes:
+            yield from see_ahead(decoded, self._see_one, threads=passes)
 
     def _see_one(self, name: str, picture: Picture, decoded: Decoded) -> Seen | Failure:
         try:

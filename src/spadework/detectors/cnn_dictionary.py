@@ -33,7 +33,7 @@ from spadework.backbones import EMBEDDED
 from spadework.detectors.costs import HOLDING, LEARNING, Growth
 from spadework.detectors.features import NetworkDetector, check_smoothing
 from spadework.detectors.held_out import Draw, HeldOut, dealt
-from spadework.detectors.reading import PASSES, Seen, work_ahead
+from spadework.detectors.reading import Seen, work_ahead
 from spadework.errors import InputError
 from spadework.kmeans import kmeans, squared_distances
 from spadework.prediction import Judgement
@@ -244,8 +244,8 @@ class CnnDictionary(HeldOut, NetworkDetector):
             levels, vectors = self.backbone_(grown[None])
             return pooled_level(levels[-1]) if embedded else np.asarray(vectors[0])
 
-        threads = 1 if self.backbone_.threads == 1 else PASSES
-        found = list(work_ahead(corners, vector, threads=threads))
+        with self.backbone_.several(len(corners)) as passes:
+            found = list(work_ahead(corners, vector, threads=passes))
         return normalised(np.array(found, np.float64).reshape(len(corners), -1))
 
     def _open(self, folder: ModelFolder) -> None:

@@ -26,10 +26,6 @@ Result = TypeVar("Result")
 
 READ_AHEAD = 3  # pictures decoded while the network runs
 PIXELS_AHEAD = 64_000_000  # of all pictures that are decoded at once, where one is not larger by itself: 192 MB
-# Forward passes under way at once. One alone leaves cores idle wherever the runtime's threads wait for each other, and while what came out
-# of it is worked on. `fit` over its passes alone, two cores, medians: 1.36 / 1.31 / 1.28 / 1.29 with one, two, three, four (embedded
-# network), 1.36 / 1.44 / 1.29 / 1.31 (Wide-ResNet-50-2).
-PASSES = 3
 Progress = Callable[[str, int, int], None]  # what is done, how many are, how many there are
 
 

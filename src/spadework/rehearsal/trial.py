@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spadework.detectors.reading import PASSES, Progress, Seen, work_ahead
+from spadework.detectors.reading import Progress, Seen, work_ahead
 from spadework.detectors.spade import Spade
 from spadework.prediction import Judgement
 from spadework.rehearsal.measuring import Measuring, Outcome, compared_size
@@ -120,5 +120,5 @@ def _seen(model: Rehearsing, stage: Stage) -> Iterator[tuple[Act, tuple[Seen, np
         seen = view.see(image)
         return Seen(f"act {act.source}", image, seen, model._pyramid(seen)), mask
 
-    threads = 1 if model.backbone_.threads == 1 else PASSES
-    yield from zip(stage.acts, work_ahead(stage.acts, see, threads=threads), strict=True)
+    with model.backbone_.several(len(stage.acts)) as passes:
+        yield from zip(stage.acts, work_ahead(stage.acts, see, threads=passes), strict=True)
