@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import onnxruntime
@@ -155,7 +155,10 @@ class Backbone:
         with self._lock:
             if not self._has_tried:
                 single = _session_of(self.path, 1)
-                self._single, self._has_tried = single if self._agrees(single) else None, True
+                pair = _agreeing.setdefault(self._session, WeakKeyDictionary())
+                if single not in pair:
+                    pair[single] = self._agrees(single)
+                self._single, self._has_tried = single if pair[single] else None, True
             self._many += 1
         try:
             yield PASSES if self._single is None else cores + 1
@@ -310,6 +313,7 @@ def _hash_alone(path: Path) -> str:
 
 
 _sessions: WeakValueDictionary[tuple[Any, ...], onnxruntime.InferenceSession] = WeakValueDictionary()
+_agreeing: WeakKeyDictionary[Any, WeakKeyDictionary[Any, bool]] = WeakKeyDictionary()  # pairs of sessions
 _opening = threading.Lock()
 
 

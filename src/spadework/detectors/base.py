@@ -26,7 +26,7 @@ from spadework.calibration import Threshold, conformal_threshold
 from spadework.canvas import canvas_entries, canvas_of
 from spadework.detectors.configuration import Settings
 from spadework.detectors.costs import READING, Costs
-from spadework.detectors.reading import Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
+from spadework.detectors.reading import AHEAD, Decoded, Progress, Seen, gather_normal, read_ahead, see_ahead
 from spadework.errors import BackboneError, ImageError, InputError, ModelError, SpadeworkError
 from spadework.files import temporary_folder
 from spadework.images import Picture, View, gather
@@ -193,7 +193,7 @@ class Detector(Settings, Costs, ABC):
     ) -> Iterator[Seen]:
         """Read normal pictures to keep in `folder`, whose header counts them; those it holds already are passed over."""
         failures, repeated, known = [], [], self._known_pictures()
-        for done, item in enumerate(self._see_each(pictures, names), 1):
+        for done, item in enumerate(self._see_each(pictures, names, ahead=AHEAD), 1):
             if isinstance(item, Failure):
                 if bad_files == "raise":
                     raise item.error
@@ -210,14 +210,16 @@ class Detector(Settings, Costs, ABC):
         if len(failures) == len(pictures):
             raise InputError(f"none of the {len(pictures)} pictures can be used; the first: {failures[0].error}")
 
-    def _see_each(self, pictures: list[Picture], names: Sequence[str] | None = None) -> Iterator[Seen | Failure]:
+    def _see_each(
+        self, pictures: list[Picture], names: Sequence[str] | None = None, *, ahead: int = 0
+    ) -> Iterator[Seen | Failure]:
         """Decode a few ahead, run the network ahead of whatever is done with its output; in order."""
         decoded = read_ahead(pictures, self._view(), names)
         if self.needs != "pyramid":
-            yield from see_ahead(decoded, self._see_one, threads=2)
+            yield from see_ahead(decoded, self._see_one, threads=2, ahead=ahead)
             return
         with self.backbone_.several(len(pictures)) as passes:
-            yield from see_ahead(decoded, self._see_one, threads=passes)
+            yield from see_ahead(decoded, self._see_one, threads=passes, ahead=ahead)
 
     def _see_one(self, name: str, picture: Picture, decoded: Decoded) -> Seen | Failure:
         try:

@@ -25,6 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 READ_AHEAD = 3  # pictures decoded while the network runs
+AHEAD = 4  # normal pictures that have passed the network and wait: it goes on while axes are learnt, or one is written
 PIXELS_AHEAD = 64_000_000  # of all pictures that are decoded at once, where one is not larger by itself: 192 MB
 Progress = Callable[[str, int, int], None]  # what is done, how many are, how many there are
 
@@ -131,6 +132,7 @@ def work_ahead(
     work: Callable[[Item], Result],
     *,
     threads: int,
+    ahead: int = 0,
     weight: Callable[[Item], int] = lambda _: 0,
     most: int = 0,
 ) -> Iterator[Result]:
@@ -140,6 +142,7 @@ def work_ahead(
         items: what to work on.
         work: done in a thread.
         threads: how many.
+        ahead: so many more may be begun, and wait to be yielded, where the caller is busy for long.
         weight: of an item; those under way at once weigh no more than `most` together, but for the last of them.
         most: see there.
     """
@@ -148,7 +151,7 @@ def work_ahead(
         try:
             for item in items:
                 running.append((pool.submit(work, item), weight(item)))
-                while len(running) > threads or (running and sum(own for _, own in running) > most):
+                while len(running) > threads + ahead or (running and sum(own for _, own in running) > most):
                     yield running.popleft()[0].result()
             while running:
                 yield running.popleft()[0].result()
@@ -158,13 +161,18 @@ def work_ahead(
 
 
 def see_ahead(
-    decoded: Iterable[tuple[str, Picture, Decoded]], see: Callable[[str, Picture, Decoded], Result], *, threads: int
+    decoded: Iterable[tuple[str, Picture, Decoded]],
+    see: Callable[[str, Picture, Decoded], Result],
+    *,
+    threads: int,
+    ahead: int,
 ) -> Iterator[Result]:
     """`work_ahead` of pictures from `read_ahead`, so few at once that their pixels stay within PIXELS_AHEAD."""
     return work_ahead(
         decoded,
         lambda item: see(*item),
         threads=threads,
+        ahead=ahead,
         weight=lambda item: pixels_of(item[1]),
         most=PIXELS_AHEAD,
     )
