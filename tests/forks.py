@@ -1,4 +1,4 @@
-"""Interpreters forked from one that has loaded NumPy, Numba and the inner loops: tests that start dozens pay once for what takes longest.
+"""Interpreters forked from one that has loaded NumPy, Numba, the inner loops and Typer: tests that start dozens pay once for what takes longest.
 
 A fork is a process of its own, killed and ended as any other; what it runs is what `python -c CODE ARGUMENTS` would run, in the folder and
 with the environment that the test has then. That each module imports all it needs is told by the tests that start plain interpreters.
@@ -22,7 +22,7 @@ SOURCE = str(Path(spadework.__file__).parents[1])
 
 MOTHER = """
 import contextlib, json, os, socket, sys
-import cv2, numpy, PIL.Image
+import cv2, numpy, PIL.Image, rich.console, rich.table, typer
 from spadework import gallery
 from spadework.kernels import pruned
 
