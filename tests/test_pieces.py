@@ -63,6 +63,7 @@ def test_a_network_that_looks_at_all_of_a_picture_has_no_reach():
     assert measure_reach(Global()) is None
 
 
+@pytest.mark.slow
 def test_a_large_view_runs_in_pieces_and_answers_as_a_whole(monkeypatch):
     pictures, new = normal_pictures(3, (192, 256)), normal_pictures(2, (192, 256), start=30)
     settings = {**TINY, "image_size": (192, 256), "calibration_images": 2}
