@@ -7,6 +7,10 @@ import signal
 import tempfile
 from pathlib import Path
 
+# Before anything loads NumPy, and for every child. Two workers share two cores: threads of the linear algebra that wait, spinning, for a core
+# that the other worker has cost a tenth of the suite. test_blas_threads.py runs what promises the same bytes with two of them.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from builders import tiny_model
 

@@ -150,6 +150,7 @@ def test_a_bill_changes_nothing_and_leaves_nothing(tmp_path, monkeypatch):
     assert set(told.stages) <= {READING, PREPARING, THRESHOLD, "other"}
 
 
+@pytest.mark.slow
 def test_advice_where_limits_are_tiny(monkeypatch):
     monkeypatch.setattr(bill, "LONG", 1e-3)
     told = estimate(Spade(**{**TINY, "calibration_images": 100, "image_size": 128}), normal_pictures(40, (128, 128)))

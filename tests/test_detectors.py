@@ -54,12 +54,13 @@ SETTINGS = {
         "levels": 2,
     },
     "variation-model": {"image_size": 64, "calibration_images": 5},
-    "cnn-dictionary": {
-        "image_size": 64,
+    "cnn-dictionary": {  # as few patches, each a pass of the network, as tell a defect well: 64 a picture
+        "image_size": 48,
         "calibration_images": 5,
-        "patch": 12,
-        "stride": 4,
-        "training_patches": 200,
+        "patch": 8,
+        "stride": 6,
+        "smoothing": 3.0,
+        "training_patches": 120,
     },
     "ae-l2": {**AUTOENCODER, "epochs": 20, "image_score": "map"},
     "ae-ssim": {

@@ -343,6 +343,7 @@ def test_networks_of_other_kinds_can_be_exported(name, strides):
     assert vectors.shape == (1, backbone.global_dim)
 
 
+@pytest.mark.slow
 def test_a_model_goes_on_without_the_weights_file_while_its_export_is_kept(small, tmp_path):
     file = tmp_path / "mine.pth"
     torch.save(small.state_dict(), file)

@@ -164,6 +164,7 @@ def folders(tmp_path_factory, boards):
 FIT = ["--image-size", SIDE, "--set", "calibration_images=4"]
 
 
+@pytest.mark.slow
 def test_fit_advises_where_it_is_clear_and_info_tells_more(folders):
     done = run("fit", folders / "aligned", "-o", folders / "a.spade", *FIT)
     assert done.returncode == 0, done.stderr
@@ -177,6 +178,7 @@ def test_fit_advises_where_it_is_clear_and_info_tells_more(folders):
     assert set(document["within"][0]) == {"radius", "share", "by_chance", "rise"}
 
 
+@pytest.mark.slow
 def test_fit_takes_a_radius_and_warns(folders):
     done = run("fit", folders / "aligned", "-o", folders / "r.spade", *FIT, "--search-radius", 16, "--json")
     document = only_json(done)
@@ -188,6 +190,7 @@ def test_fit_takes_a_radius_and_warns(folders):
     assert "advice" not in run("fit", folders / "turned", "-o", folders / "t2.spade", *FIT).stdout
 
 
+@pytest.mark.slow
 def test_what_has_no_alignment_says_so(folders, tmp_path):
     write_pictures(tmp_path / "few", normal_pictures(2))
     assert run("fit", tmp_path / "few", "-o", tmp_path / "few.spade", *FIT).returncode == 0

@@ -350,6 +350,7 @@ def test_a_tuned_model_is_one_that_was_given_what_was_chosen(quick, tmp_path):
     assert kept.folder_.header["tuning"] == told
 
 
+@pytest.mark.slow
 def test_tuning_again_starts_from_what_the_user_set_and_chooses_the_same(quick):
     pictures = normal_pictures(10)
     tuned = Spade(**TINY).fit(pictures, tune=True)

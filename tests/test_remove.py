@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import TINY, answers, leftovers, make_gallery, normal_picture, normal_pictures, tiny_model, write_pictures
+from forks import Fork
 from test_cli import only_json, run
 from test_storage import Faults, state_of
 
-import spadework
 from spadework import gallery as gallery_module
 from spadework import storage
 from spadework.detectors.spade import Spade
@@ -307,11 +304,9 @@ print("done", flush=True)
 def test_killed_at_random_moments(tmp_path):
     original = tiny_model(20).save(tmp_path / "part.spade")
     gone = [pixel_hash(normal_picture(i)) for i in (2, 3, 11)]
-    source = str(Path(spadework.__file__).parents[1])
 
     def start(path):
-        command = [sys.executable, "-c", CHILD, str(path), *gone]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source})
+        child = Fork(CHILD, path, *gone)
         assert child.stdout.readline() == "go\n"
         return child
 

@@ -191,6 +191,7 @@ def test_the_folder_that_was_meant_is_named(root, tmp_path):
     assert "give that folder" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_tables_refuse_before_they_read(tmp_path):
     refused = run("tables", "--out", tmp_path / "tables.pdf")
     assert (refused.returncode, ".tex" in refused.stderr, (tmp_path / "tables.pdf").exists()) == (2, True, False)

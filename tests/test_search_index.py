@@ -275,6 +275,7 @@ def test_no_index_where_no_search_would_use_it(changes):
     assert "codes" not in model.folder_.header["arrays"]
 
 
+@pytest.mark.slow
 def test_fit_and_info_tell_the_size_and_time_of_the_index(tmp_path):
     write_pictures(tmp_path / "good", normal_pictures(4))
     model = tmp_path / "m.spade"

@@ -186,6 +186,7 @@ def test_events_that_nobody_reads_are_cut(station):
             assert loops < 500
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_read_slowly_comes_whole(station):
     with line(station, buffer=1 << 16) as made:
         made.sendall(f"GET {API}/inspections/1/map.f32 HTTP/1.1\r\n{HEAD}Connection: close\r\n\r\n".encode())
@@ -197,6 +198,7 @@ def test_an_answer_that_is_read_slowly_comes_whole(station):
     assert got > 4 * 1500 * 2000
 
 
+@pytest.mark.slow
 def test_a_line_that_waits_between_two_requests_stays(station):
     with line(station) as made:
         for _ in range(3):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import TINY, answers, defective_picture, normal_picture, normal_pictures, tiny_model
+from forks import Fork
 from stations import NAME, candidate, history_in, inspect, png_of, station_in
 
 from spadework.detectors import get_detector
@@ -660,11 +658,9 @@ with station_in(Path(sys.argv[1]), Path(sys.argv[2])) as station:
 def test_killed_at_random_moments_nothing_accepted_is_lost(saved, tmp_path):
     """Each round goes on where the last was killed, under load."""
     root, accepted = tmp_path / "s", []
-    source = str(Path(inspecting.__file__).parents[2])
     rng = np.random.default_rng(3)
     for number in range(8):
-        command = [sys.executable, "-c", CHILD, str(root), str(saved), str(Path(__file__).parent), str(100 * number)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source})
+        child = Fork(CHILD, root, saved, Path(__file__).parent, 100 * number)
         assert child.stdout.readline() == "go\n"
         threading.Timer(rng.uniform(0.05, 1.2), child.send_signal, [signal.SIGKILL]).start()
         told = child.stdout.read()

@@ -6,8 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import normal_picture
+from forks import Fork
 from stations import NAME, history_in, png_of, station_in
 
 from spadework.errors import OutputError
@@ -372,13 +371,12 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_killed_at_random_moments_each_file_is_inspected_once(saved, tmp_path, folder, decoders):
-    source, rng, count = str(Path(watch_module.__file__).parents[2]), np.random.default_rng(5), 0
+    rng, count = np.random.default_rng(5), 0
     for number in range(8):
         for _ in range(15):
             drop(folder, f"{count:03d}.png", count % 10)
             count += 1
-        command = [sys.executable, "-c", CHILD, *map(str, (tmp_path / "s", saved, folder, Path(__file__).parent))]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": source})
+        child = Fork(CHILD, tmp_path / "s", saved, folder, Path(__file__).parent)
         assert child.stdout.readline() == "go\n"
         time.sleep(rng.uniform(0.05, 0.8))
         child.send_signal(signal.SIGKILL)

@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,8 +23,8 @@ from builders import (
     tiny_model,
     write_pictures,
 )
+from forks import Fork
 
-import spadework
 from spadework import storage
 from spadework.detectors.spade import Spade
 from spadework.errors import ModelError, OutputError
@@ -323,11 +321,8 @@ print("done", flush=True)
 """
 
 
-def start_append(path: Path, pictures: Path) -> subprocess.Popen[str]:
-    source = str(Path(spadework.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": source}
-    command = [sys.executable, "-c", CHILD, str(path), str(pictures)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+def start_append(path: Path, pictures: Path) -> Fork:
+    child = Fork(CHILD, path, pictures)
     assert child.stdout.readline() == "go\n"
     return child
 

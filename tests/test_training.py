@@ -214,6 +214,7 @@ def test_an_export_computes_what_the_framework_does(tmp_path, pictures, source):
     assert [level.shape[2:] for level in levels] == [(16, 24), (8, 12), (4, 6)]
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_missing(tmp_path):
     def command(*words):
         return subprocess.run(
