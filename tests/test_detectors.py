@@ -27,6 +27,7 @@ from builders import (
 
 from spadework import storage
 from spadework.backbones import PAPER
+from spadework.backbones.onnx import PASSES
 from spadework.detectors import DETECTORS, get_detector, load_detector
 from spadework.detectors.base import Judgement
 from spadework.detectors.reading import in_background, work_ahead
@@ -661,8 +662,8 @@ def test_threads_change_nothing(model):
     assert answers(tiny_model(6, threads=1)) == answers(model)
 
 
-@pytest.mark.parametrize(("threads", "passes"), [(None, 2), (1, 1)])
-def test_forward_passes_run_two_at_a_time_but_not_where_one_thread_is_asked_for(threads, passes, monkeypatch):
+@pytest.mark.parametrize(("threads", "passes"), [(2, PASSES), (1, 1)])
+def test_several_forward_passes_run_at_a_time_but_not_where_one_thread_is_asked_for(threads, passes, monkeypatch):
     model = tiny_model(threads=threads)
     together, most, real, lock = 0, 0, Spade._pyramid, threading.Lock()
 
