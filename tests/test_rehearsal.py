@@ -137,7 +137,7 @@ def test_a_trial_stops_when_its_time_is_over_and_leaves_nothing(stage, network, 
 
 def test_planted_pictures_stay_in_memory_only_where_all_of_them_have_room(monkeypatch):
     pictures = normal_pictures(8)
-    most = sum(picture.nbytes for picture in pictures) + 80 * pictures[0].nbytes * 4 // 3
+    most = sum(picture.nbytes for picture in pictures) + stage_module.PLANTED * pictures[0].nbytes * 4 // 3
     for room, stay in ((most + 10, True), (most - 10, False)):
         monkeypatch.setattr(stage_module, "KEEP_BYTES", room)
         made = set_stage(pictures, seed=0)
