@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from spadework.backbones.onnx import PASSES
 from spadework.datasets import Category, Sample
 from spadework.detectors.base import Detector
 from spadework.detectors.costs import INSPECTING, ON_TRIAL, READING, TRAINING, Growth, Trial
+from spadework.detectors.reading import AHEAD
 from spadework.evaluation import CASES, DRAWING, KINDS_OF_CASES, MEASURING, check_measuring, evaluate, peak_memory_mb
 from spadework.images import Picture, picture_size
 
@@ -30,14 +32,24 @@ MANY_TRAINED = 8  # pictures of the second where most of the time goes into the 
 SLOW_STEP = 0.5  # seconds of one with SMALL_BATCH, from which on the second has small batches, too
 
 
+# Pictures that have passed the network before the first is told of. Told by the last of few, a step would seem to need no network.
+AHEAD_OF = {READING: PASSES + AHEAD, INSPECTING: PASSES}
+
+
 @dataclass
 class Stage:
-    """Calls of one stage: the seconds before each, and the steps that it told of. total: the steps it told it would take."""
+    """Calls of one stage: the seconds before each, and the steps that it told of. total: the steps it told it would take.
+
+    ahead: of the last so many steps the work was done before, beside earlier ones; they cost less than a step. is_warm: nothing is loaded in
+    the first.
+    """
 
     seconds: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     total: float = 0.0
     done: float = 0.0
+    ahead: int = 0
+    is_warm: bool = False
 
     @property
     def step(self) -> float:
@@ -45,7 +57,10 @@ class Stage:
         calls = [(s, n) for s, n in zip(self.seconds, self.steps, strict=True) if n > 0]
         if not calls:
             return 0.0
-        later = calls[len(calls) // 2 :]
+        steady = 0 < 3 * self.ahead < len(calls)
+        if self.is_warm and not steady:  # at no time does each step cost what it does: all together do
+            return sum(self.seconds) / sum(n for _, n in calls)
+        later = calls[len(calls) // 3 : -self.ahead] if steady else calls[len(calls) // 2 :]
         longest = max(later)
         if len(later) > 4 and longest[0] > ONCE * (sum(s for s, _ in later) - longest[0]) / (len(later) - 1):
             later.remove(longest)
@@ -69,7 +84,8 @@ class Clock:
     def __call__(self, what: str, done: int, total: int) -> None:
         """Take up a call."""
         now = time.perf_counter()
-        stage = self.stages.setdefault(what.partition(" · ")[0], Stage())
+        name = what.partition(" · ")[0]
+        stage = self.stages.setdefault(name, Stage(ahead=AHEAD_OF.get(name, 0), is_warm=name == INSPECTING))
         stage.seconds.append(now - self._last)
         stage.steps.append(max(0.0, done - stage.done))
         stage.done, stage.total = done, total
