@@ -52,6 +52,7 @@ def correspond(
     kernel: str = "auto",
     threads: int | None = None,
     within: Window | None = None,
+    query: pruned.Query | None = None,
 ) -> Correspondence:
     """Find the nearest descriptors of every fine position among all positions of `images`, or those within a window around it.
 
@@ -67,6 +68,7 @@ def correspond(
         threads: of the compiled kernel; None for the environment's SPADEWORK_THREADS or all cores.
         within: the part of each image that a position is compared with; None for all of it. Where it holds fewer than `kappa`
             descriptors in all images together, the score is the mean of those there are.
+        query: what `Gallery.code_query` made of the levels, if it was asked before; of use to the compiled kernel alone.
 
     Raises:
         InputError: `kappa` exceeds the number of descriptors to search, or the levels have other shapes than the gallery's.
@@ -83,7 +85,7 @@ def correspond(
         coded, layout, axes = gallery.coded(chosen, upsampling=upsampling, threads=threads)
         record = np.ascontiguousarray(gallery.geometry.pack(levels), np.float32)
         if within is None or within.covers(layout.grid):
-            found = pruned.search(record, layout, coded, layout, axes, kappa=kappa, threads=threads)
+            found = pruned.search(record, layout, coded, layout, axes, kappa=kappa, threads=threads, query=query)
         else:
             found = window.search(record, coded, layout, axes, within, kappa=kappa, threads=threads)
     if found is None:

@@ -30,9 +30,9 @@ from spadework.errors import InputError, ModelError
 from spadework.images import pixel_hash, shrink
 from spadework.kernels.axes import Axes
 from spadework.kernels.codes import Layout
-from spadework.kernels.pruned import Coded
+from spadework.kernels.pruned import Coded, Query, code_query
 from spadework.pyramid import Geometry, Pyramid, descriptors
-from spadework.retrieval import Retrieval
+from spadework.retrieval import BYTES_FROM, Retrieval
 from spadework.search_index import LEARN_FROM, Progress, SearchIndex
 from spadework.storage import ModelFolder
 from spadework.tiling import Tiling
@@ -310,6 +310,18 @@ class Gallery:
         index = self.index(upsampling)
         coded = index.coded(images, self._check, threads=threads)
         return coded, index.layout, coded[0].axes
+
+    def code_query(self, levels: Sequence[np.ndarray], *, upsampling: str) -> Query | None:
+        """Code an image's levels for `kernels.pruned.search`, in one thread; None where the gallery has no axes yet."""
+        index = self.index(upsampling)
+        if index.axes is None:
+            return None
+        return code_query(np.ascontiguousarray(self.geometry.pack(levels), np.float32), index.layout, index.axes)
+
+    @property
+    def is_vast(self) -> bool:
+        """Whether to find the nearest images takes so long that a core had better do something else meanwhile."""
+        return self._retrieval.rows >= BYTES_FROM
 
     def levels(self, image: int) -> tuple[np.ndarray, ...]:
         """Return one image's or tile's level maps as stored, mapped; checked against damage at the first reading.

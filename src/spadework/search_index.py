@@ -26,6 +26,7 @@ from spadework.kernels import thread_count
 from spadework.kernels.axes import SAMPLE, Axes, from_rows, learn_axes
 from spadework.kernels.codes import Layout, describe_at, encode, layout_of, mean_squares, to_row
 from spadework.kernels.pruned import Coded
+from spadework.kernels.team import Team
 from spadework.pyramid import Geometry
 from spadework.storage import ModelFolder
 
@@ -40,7 +41,7 @@ WATCHED = 16  # the last so many images tell whether axes are worn
 # Of mapped or made rows and records kept from one search to the next, for pictures alike share images. It counts as resident memory;
 # a single search may need more (364 MiB at the paper's settings).
 HELD_BYTES = 96 << 20
-SHARED = 32 << 20  # bytes to be checked above which several threads do: of fewer they wait for each other's maps
+SHARED = 8 << 20  # bytes to be checked above which several threads do: of fewer they wait for each other's maps
 WORN = 2.0  # axes are learnt again when the share outside them has grown so many times,
 LEAST_REST = 1e-3  # and is more than this
 
@@ -232,9 +233,8 @@ class SearchIndex:
         if len(unchecked) * self._image_bytes < SHARED or threads == 1:
             make(images)
         else:
-            step = min(2 * threads, len(unchecked))  # a task for each image would cost as much as its checksum
-            with ThreadPoolExecutor(threads, thread_name_prefix="spadework-check") as pool:
-                list(pool.map(make, [unchecked[first::step] for first in range(step)]))
+            with Team(threads) as team:
+                team.share(lambda share: make(unchecked[share::threads]))
             make([image for image in images if image not in made])
         return [made[image] for image in images]
 

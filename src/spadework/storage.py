@@ -37,6 +37,7 @@ import numpy as np
 
 from spadework.checksums import crc32
 from spadework.errors import ModelError, OutputError
+from spadework.readahead import announce
 
 FORMAT = "spadework-model"
 VERSION = 1
@@ -288,10 +289,10 @@ class ModelFolder:
             raise self._unreadable(name, error) from error
 
     def announce(self, name: str, rows: Iterable[int]) -> None:
-        """Tell the system that these rows will be read. From a cold disk 50 pyramids, one after another, took 110 ms; announced, 7."""
+        """Tell the system that these rows will be read."""
         entry = self.header["arrays"][name]
         with contextlib.suppress(OSError), self._reading(entry["file"]) as file:
-            _announce(file.fileno(), entry, rows)  # a hint: what cannot be read is told when it is
+            announce(file.fileno(), _row_bytes(entry), rows)  # a hint: what cannot be read is told when it is
 
     def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Return a copy of scattered rows, in the order asked for.
@@ -309,7 +310,7 @@ class ModelFolder:
         room = out.view(np.uint8).reshape(len(rows), size)
         try:
             with self._reading(entry["file"]) as file:
-                _announce(file.fileno(), entry, rows)
+                announce(file.fileno(), _row_bytes(entry), rows)
                 for row, place in zip(rows.tolist(), room, strict=True):
                     if os.preadv(file.fileno(), [place.data], row * size) != size:
                         raise ValueError("it is too short")
@@ -323,14 +324,6 @@ class ModelFolder:
             f"{self.path / self.header['arrays'][name]['file']}: array {name!r} cannot be read: {why}. "
             "The model was changed or deleted since it was opened: load it again."
         )
-
-
-def _announce(descriptor: int, entry: dict[str, Any], rows: Iterable[int]) -> None:
-    """Tell the system which rows are wanted, so that the disk delivers them all at once."""
-    if hasattr(os, "posix_fadvise"):
-        size = _row_bytes(entry)
-        for row in rows:
-            os.posix_fadvise(descriptor, int(row) * size, size, os.POSIX_FADV_WILLNEED)
 
 
 def publish(draft: ModelFolder, target: Path) -> ModelFolder:

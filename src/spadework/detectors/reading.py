@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def read_ahead(
         except (ValueError, ArithmeticError) as error:
             raise ImageError(f"{name}: cannot be brought to the network's size: {error}") from error
 
-    with ThreadPoolExecutor(2, thread_name_prefix="spadework-read") as pool:
+    with _pool(2 if len(pictures) > 1 else 0, "spadework-read") as pool:
         waiting: deque[tuple[str, Picture, Decoded]] = deque()
         try:
             for index, picture in enumerate(pictures):
@@ -141,12 +141,12 @@ def work_ahead(
     Args:
         items: what to work on.
         work: done in a thread.
-        threads: how many.
+        threads: how many; with 0 each item is worked on where and when it is asked for.
         ahead: so many more may be begun, and wait to be yielded, where the caller is busy for long.
         weight: of an item; those under way at once weigh no more than `most` together, but for the last of them.
         most: see there.
     """
-    with ThreadPoolExecutor(threads, thread_name_prefix="spadework-network") as pool:
+    with _pool(threads, "spadework-network") as pool:
         running: deque[tuple[Future[Result], int]] = deque()
         try:
             for item in items:
@@ -158,6 +158,26 @@ def work_ahead(
         except BaseException:  # the caller left early, or one failed: what nobody waits for is not begun
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+class _Here(Executor):
+    """Does what it is given at once, in the thread that gives it.
+
+    Of a lone picture nothing can be done ahead. A forward pass in a thread of its own finds itself, every other time, on the core that the
+    network's own second thread woke up on, and takes 9.8 ms instead of 5.6 (128 x 128 pixels, two cores of a virtual machine).
+    """
+
+    def submit(self, work: Callable[..., Result], /, *args: Any, **options: Any) -> Future[Result]:
+        done: Future[Result] = Future()
+        try:
+            done.set_result(work(*args, **options))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+
+def _pool(threads: int, name: str) -> Executor:
+    return ThreadPoolExecutor(threads, thread_name_prefix=name) if threads else _Here()
 
 
 def see_ahead(

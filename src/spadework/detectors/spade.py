@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from spadework.detectors.reading import Progress, Seen, gather_normal
 from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture
-from spadework.kernels import KERNELS, kernel_name, pruned, window
+from spadework.kernels import KERNELS, kernel_name, pruned, thread_count, window
 from spadework.kernels.window import Window
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
@@ -340,7 +341,17 @@ class Spade(PyramidDetector):
         *,
         exclude: int | slice | None = None,
     ) -> Judgement:
-        images, distances = self._retrieve(pyramid.global_vector, exclude)
+        with ThreadPoolExecutor(1, thread_name_prefix="spadework-query") as pool:
+            coding = None
+            if (
+                tiles is None
+                and within is None
+                and self._prunes()
+                and self.gallery_.is_vast
+                and thread_count(self.threads) > 1
+            ):
+                coding = pool.submit(self.gallery_.code_query, pyramid.levels, upsampling=self.upsampling)
+            images, distances = self._retrieve(pyramid.global_vector, exclude)
         options: dict[str, Any] = {
             "kappa": self.kappa,
             "pyramid": self.pyramid,
@@ -350,7 +361,8 @@ class Spade(PyramidDetector):
             "within": within,
         }
         if tiles is None:
-            found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options)
+            query = None if coding is None else coding.result()
+            found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options, query=query)
         else:
             found = correspond_tiles(tiles, self.gallery_, self.gallery_k, exclude=exclude, **options)
         names = [self.gallery_.entries[index].name for index in images[:5]]

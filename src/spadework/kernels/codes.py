@@ -16,14 +16,14 @@ Levels are brought to their axes on their own grids and then upsampled, which is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spadework.kernels.team import ALONE, Team
 from spadework.pyramid import Geometry, sampling
 
 if TYPE_CHECKING:
@@ -158,9 +158,7 @@ class Encoded:
     largest: float
 
 
-def encode(
-    record: np.ndarray, layout: Layout, axes: Axes, *, pool: ThreadPoolExecutor | None = None, threads: int = 1
-) -> Encoded:
+def encode(record: np.ndarray, layout: Layout, axes: Axes, team: Team = ALONE) -> Encoded:
     """Code an image's record, float32 (length,)."""
     from spadework.kernels import encoding
 
@@ -168,7 +166,7 @@ def encode(
     rows = sum(height * width for height, width, _ in layout.shapes)
     projected = np.empty((rows, layout.width))
     products = np.empty((rows, 5))  # of each row of a level that is blended, with itself and its neighbours
-    largest = np.zeros((threads, len(layout.shapes)))
+    largest = np.zeros((team.threads, len(layout.shapes)))
 
     def project(share: int, of: int) -> None:
         first = 0
@@ -182,7 +180,7 @@ def encode(
             largest[share, level] = encoding.largest_square(address + 4 * channels * a, b - a, channels)
             first += channels
 
-    in_shares(threads, pool, project)
+    team.share(lambda share: project(share, team.threads))
     codes = np.empty((count, layout.width), np.int16)
     halves, errors = np.empty((count, layout.depths), np.int32), np.empty((count, layout.depths))
     factors = np.empty(count)
@@ -210,13 +208,11 @@ def encode(
             factors,
         )
 
-    in_shares(threads, pool, code)
+    team.share(lambda share: code(share, team.threads))
     return Encoded(codes, halves, errors, factors, float(np.sqrt(largest.max(axis=0).sum())))
 
 
-def describe(
-    record: np.ndarray, layout: Layout, *, pool: ThreadPoolExecutor | None = None, threads: int = 1
-) -> np.ndarray:
+def describe(record: np.ndarray, layout: Layout, team: Team = ALONE) -> np.ndarray:
     """Return what `pyramid.descriptors` returns of a record's levels, float32 (P, C), to the last digit."""
     from spadework.kernels import encoding
 
@@ -226,12 +222,12 @@ def describe(
     out = np.empty((layout.positions, layout.channels), np.float32)
     places, shares = layout.places
 
-    def work(share: int, of: int) -> None:
-        first, last = (layout.positions * (share + i) // of for i in (0, 1))
+    def work(share: int) -> None:
+        first, last = (layout.positions * (share + i) // team.threads for i in (0, 1))
         address, width = record.ctypes.data, layout.grid[1]
         encoding.describe(address, len(record), layout.geometry, places, shares, width, first, last, out)
 
-    in_shares(threads, pool, work)
+    team.share(work)
     return out
 
 
@@ -247,15 +243,6 @@ def describe_at(record: np.ndarray, layout: Layout, positions: np.ndarray) -> np
     for position in map(int, positions):
         encoding.describe(address, len(record), layout.geometry, places, shares, width, position, position + 1, out)
     return np.asarray(out[positions])
-
-
-def in_shares(threads: int, pool: ThreadPoolExecutor | None, work: Callable[[int, int], None]) -> None:
-    """Do `work(share, of)`, one share a thread."""
-    if pool is None or threads == 1:
-        for share in range(threads):
-            work(share, threads)
-        return
-    list(pool.map(work, range(threads), [threads] * threads))
 
 
 def to_row(record: np.ndarray, encoded: Encoded, layout: Layout, axes: Axes) -> np.ndarray:

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from sys import byteorder
@@ -33,6 +32,7 @@ import numpy as np
 from spadework.kernels import Nearest, blocked, thread_count
 from spadework.kernels.axes import SAMPLE, Axes, learn_axes
 from spadework.kernels.codes import NUMBERS, Layout, QueryCodes, describe, encode, layout_of, to_row
+from spadework.kernels.team import ALONE, Team
 
 ROUNDING = 32 * 2.0**-24
 MATCHES = 4  # of a neighbour's kappa matches, those tried as a start
@@ -69,6 +69,16 @@ class Coded:
     )  # of its groups, made when it is first searched
 
 
+@dataclass(frozen=True)
+class Query:
+    """An image ready to be looked for: its codes, made with `axes`, and its descriptors, float32 (P, C). seconds: what that took."""
+
+    axes: Axes
+    codes: QueryCodes
+    descriptors: np.ndarray
+    seconds: float
+
+
 @dataclass
 class Counts:
     """What a search did: pairs compared, survivors at each depth, exact distances; seconds spent on codes of the image, starts, scans."""
@@ -103,8 +113,8 @@ def prepare(gallery: np.ndarray, *, threads: int | None = None) -> Prepared:
         return Prepared(rows, None)
     axes = learn_axes(sample, layout)
     record, count = rows.reshape(-1), min(thread_count(threads), len(rows))
-    with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
-        row = to_row(record, encode(record, layout, axes, pool=pool, threads=count), layout, axes)
+    with Team(count) as team:
+        row = to_row(record, encode(record, layout, axes, team), layout, axes)
     return Prepared(rows, (layout, axes, row))
 
 
@@ -136,6 +146,7 @@ def search(
     kappa: int,
     threads: int | None = None,
     counts: Counts | None = None,
+    query: Query | None = None,
 ) -> Nearest | None:
     """Find the `kappa` nearest of all positions of `images` for each position of an image.
 
@@ -150,16 +161,23 @@ def search(
         kappa: at most the number of all positions.
         threads: None for the environment's SPADEWORK_THREADS, or all cores.
         counts: takes up what was done.
+        query: what `code_query` made of the record; None to make it, as is done where it has other axes.
     """
     assert all(image.axes is axes for image in images)  # codes of other axes would give wrong bounds
     count = min(thread_count(threads), own.positions)
-    with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
-        began = time.perf_counter()
-        codes = QueryCodes.made_of(encode(record, own, axes, pool=pool, threads=count), own)
-        descriptors = describe(record, own, pool=pool, threads=count)
+    with Team(count) as team:
+        if query is None or query.axes is not axes:
+            query = code_query(record, own, axes, team)
         counts = counts or Counts()
-        counts.coding_seconds += time.perf_counter() - began
-        return _Search(codes, descriptors, own, images, layout, axes, kappa, count, pool).run(counts)
+        counts.coding_seconds += query.seconds
+        return _Search(query.codes, query.descriptors, own, images, layout, axes, kappa, team).run(counts)
+
+
+def code_query(record: np.ndarray, own: Layout, axes: Axes, team: Team = ALONE) -> Query:
+    """Code an image for `search`: its levels, flat, float32, laid out as `own`. Whichever threads do it, the same comes out."""
+    began = time.perf_counter()
+    codes = QueryCodes.made_of(encode(record, own, axes, team), own)
+    return Query(axes, codes, describe(record, own, team), time.perf_counter() - began)
 
 
 def _centres(images: Sequence[Coded], layout: Layout) -> list[tuple[np.ndarray, ...]]:
@@ -190,19 +208,18 @@ class _Search:
         layout: Layout,
         axes: Axes,
         kappa: int,
-        threads: int,
-        pool: ThreadPoolExecutor,
+        team: Team,
     ) -> None:
         self.codes, self.descriptors, self.grid = codes, np.require(descriptors, np.float32, ["C", "W"]), own.grid
         self.images, self.layout, self.axes = images, layout, axes
-        self.threads, self.pool = threads, pool
+        self.team, self.threads = team, team.threads
         self.distances = np.full((len(descriptors), kappa), np.inf)
         self.indices = np.full((len(descriptors), kappa), NONE)
         self.centres = _centres(images, layout)
         places = [[part.ctypes.data for part in centres] for centres in self.centres]
         self.addresses = np.hstack([addresses_of(images), np.array(places, np.int64)])
         self.bounds = bounds_of(images, codes, axes)
-        self.counts = np.zeros((threads, 7), np.int64)
+        self.counts = np.zeros((self.threads, 7), np.int64)
 
     def run(self, counts: Counts) -> Nearest | None:
         """Do the rounds; None when one gives up."""
@@ -236,7 +253,7 @@ class _Search:
         else:
             own, found = self._moved(queries, step)
         strips = np.searchsorted(own, [len(self.descriptors) * t // self.threads for t in range(self.threads + 1)])
-        list(self.pool.map(lambda t: self._try(own, found, int(strips[t]), int(strips[t + 1]), t), range(self.threads)))
+        self.team.share(lambda t: self._try(own, found, int(strips[t]), int(strips[t + 1]), t))
 
     def _moved(self, queries: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Pairs (query, row), by query, then row: the matches of up to four neighbours on the grid of every `step`-th position."""
@@ -330,7 +347,7 @@ class _Search:
     def _deal(self, count: int, work: Callable[[np.ndarray, int, int], None]) -> None:
         """Do `work(edges, taken, thread)` in all threads; `taken`, the address of a counter, tells which piece is the next to take."""
         edges, taken = pieces(count, self.threads), np.zeros(1, np.int64)
-        list(self.pool.map(lambda thread: work(edges, taken.ctypes.data, thread), range(self.threads)))
+        self.team.share(lambda thread: work(edges, taken.ctypes.data, thread))
 
 
 def pieces(count: int, threads: int) -> np.ndarray:

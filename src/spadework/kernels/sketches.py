@@ -46,21 +46,19 @@ def bounds(
         _lower(sums, shrink, slack[start : start + STRIP], own_slack)
 
 
-@compiled("void(int8[:, ::1], float32[::1], float32[::1], int64, float32[::1])", reorder=True)
-def _squared_byte_distances(
-    columns: np.ndarray, steps: np.ndarray, place: np.ndarray, start: int, sums: np.ndarray
-) -> None:
-    """Of `columns`, (M, N), times `steps`, from `start` on, to `place`, (M,)."""
+@compiled("void(int8[:, ::1], float32[::1], float32[::1], float32[::1])", reorder=True)
+def _squared_byte_distances(columns: np.ndarray, steps: np.ndarray, place: np.ndarray, sums: np.ndarray) -> None:
+    """Of the first of `columns`, (M, B), times `steps`, to `place`, (M,)."""
     sums[:] = 0
     for m in range(columns.shape[0]):
-        row, step, own = columns[m, start : start + sums.shape[0]], steps[m], place[m]
+        row, step, own = columns[m], steps[m], place[m]
         for i in range(sums.shape[0]):
             difference = np.float32(row[i]) * step - own
             sums[i] += difference * difference
 
 
 @compiled(
-    "void(int8[:, ::1], float32[::1], float32[::1], float32[::1], float32, float32, float32[::1], float32, float32[::1])"
+    "void(int8[:, :, ::1], float32[::1], float32[::1], float32[::1], float32, float32, float32[::1], float32, float32[::1])"
 )
 def byte_bounds(
     columns: np.ndarray,
@@ -73,10 +71,11 @@ def byte_bounds(
     own_slack: np.float32,
     out: np.ndarray,
 ) -> None:
-    """As `bounds`, of `columns`, (M, N), times `steps`, and of what is left over, (N,)."""
-    for start in range(0, out.shape[0], STRIP):
-        sums = out[start : start + STRIP]
-        _squared_byte_distances(columns, steps, place, start, sums)
+    """As `bounds`, of `columns`, blocks (M, B) of B rows each, times `steps`, and of what is left over, (N,)."""
+    for block in range(columns.shape[0]):
+        start = block * columns.shape[2]
+        sums = out[start : start + columns.shape[2]]
+        _squared_byte_distances(columns[block], steps, place, sums)
         for i in range(sums.shape[0]):
             difference = rest[start + i] - own_rest
             sums[i] = np.sqrt(sums[i] + difference * difference) * shrink - blur[start + i] - own_slack

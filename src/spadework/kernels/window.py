@@ -14,7 +14,6 @@ exactly, pair by pair: a window holds few.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ from spadework.kernels import Kernel, Nearest, merge, pruned, thread_count
 from spadework.kernels.axes import Axes
 from spadework.kernels.codes import LANES, Layout, QueryCodes, describe, encode
 from spadework.kernels.pruned import NONE, Coded, addresses_of, bounds_of
+from spadework.kernels.team import Team
 
 SLACK = 1e-9  # a place on the very edge belongs to the window, whatever the last digit
 
@@ -81,9 +81,9 @@ def search(
 
     assert all(image.axes is axes for image in images)  # codes of other axes would give wrong bounds
     count = min(thread_count(threads), layout.positions)
-    with ThreadPoolExecutor(count, thread_name_prefix="spadework-search") as pool:
-        codes = QueryCodes.made_of(encode(record, layout, axes, pool=pool, threads=count), layout)
-        descriptors = np.require(describe(record, layout, pool=pool, threads=count), np.float32, ["C", "W"])
+    with Team(count) as team:
+        codes = QueryCodes.made_of(encode(record, layout, axes, team), layout)
+        descriptors = np.require(describe(record, layout, team), np.float32, ["C", "W"])
         bounds = _widest(bounds_of(images, codes, axes))
         if not (np.isfinite(bounds).all() and np.isfinite(codes.errors).all()):
             return None
@@ -121,7 +121,7 @@ def search(
             )
 
         edges = [len(queries) * share // count for share in range(count + 1)]
-        list(pool.map(work, edges[:-1], edges[1:], range(count)))
+        team.share(lambda share: work(edges[share], edges[share + 1], share))
     return Nearest(distances, indices)
 
 
