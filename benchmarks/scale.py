@@ -175,9 +175,9 @@ def watch_retrieval(gallery: Gallery) -> list[tuple[np.ndarray, float]]:
     """Let a gallery note the vectors it is asked for, and the seconds each took."""
     noted, ask = [], gallery.nearest_images
 
-    def asking(vector, k, *, exclude=None):
+    def asking(vector, k, **options):
         started = time.perf_counter()
-        found = ask(vector, k, exclude=exclude)
+        found = ask(vector, k, **options)
         noted.append((vector, time.perf_counter() - started))
         return found
 

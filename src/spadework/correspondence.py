@@ -18,6 +18,7 @@ import numpy as np
 from spadework.errors import InputError
 from spadework.gallery import Gallery
 from spadework.kernels import Kernel, Nearest, get_kernel, kernel_name, merge, pruned, window
+from spadework.kernels.team import Team
 from spadework.kernels.window import Window
 from spadework.pyramid import Pyramid, descriptors, upsample
 
@@ -53,6 +54,7 @@ def correspond(
     threads: int | None = None,
     within: Window | None = None,
     query: pruned.Query | None = None,
+    team: Team | None = None,
 ) -> Correspondence:
     """Find the nearest descriptors of every fine position among all positions of `images`, or those within a window around it.
 
@@ -68,7 +70,8 @@ def correspond(
         threads: of the compiled kernel; None for the environment's SPADEWORK_THREADS or all cores.
         within: the part of each image that a position is compared with; None for all of it. Where it holds fewer than `kappa`
             descriptors in all images together, the score is the mean of those there are.
-        query: what `Gallery.code_query` made of the levels, if it was asked before; of use to the compiled kernel alone.
+        query: what `Gallery.code_query` made of the levels, if it was asked before; of use to the compiled kernel alone, like
+        team: who shares its work; None for `threads`.
 
     Raises:
         InputError: `kappa` exceeds the number of descriptors to search, or the levels have other shapes than the gallery's.
@@ -82,12 +85,14 @@ def correspond(
     _check_kappa(kappa, height * width, len(chosen))
     found = None
     if name == "pruned" and kappa <= pruned.NOT_FOR:
-        coded, layout, axes = gallery.coded(chosen, upsampling=upsampling, threads=threads)
+        coded, layout, axes = gallery.coded(chosen, upsampling=upsampling, threads=threads, team=team)
         record = np.ascontiguousarray(gallery.geometry.pack(levels), np.float32)
         if within is None or within.covers(layout.grid):
-            found = pruned.search(record, layout, coded, layout, axes, kappa=kappa, threads=threads, query=query)
+            found = pruned.search(
+                record, layout, coded, layout, axes, kappa=kappa, threads=threads, query=query, team=team
+            )
         else:
-            found = window.search(record, coded, layout, axes, within, kappa=kappa, threads=threads)
+            found = window.search(record, coded, layout, axes, within, kappa=kappa, threads=threads, team=team)
     if found is None:
         queries = descriptors(levels, upsampling=upsampling)
         found = _search(

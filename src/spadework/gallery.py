@@ -31,8 +31,9 @@ from spadework.images import pixel_hash, shrink
 from spadework.kernels.axes import Axes
 from spadework.kernels.codes import Layout
 from spadework.kernels.pruned import Coded, Query, code_query
+from spadework.kernels.team import Team
 from spadework.pyramid import Geometry, Pyramid, descriptors
-from spadework.retrieval import BYTES_FROM, Retrieval
+from spadework.retrieval import BYTES_FROM, Likely, Retrieval
 from spadework.search_index import LEARN_FROM, Progress, SearchIndex
 from spadework.storage import ModelFolder
 from spadework.tiling import Tiling
@@ -90,7 +91,8 @@ class Gallery:
     def _load(self) -> None:
         self._indices: dict[str, SearchIndex] = {}
         self._checks = np.array(self.folder.read("pyramid_checks"))
-        self.entries = Entries(partial(self.folder.read, "entries"), self.folder.rows("entries"))
+        rows, copy = self.folder.rows("entries"), partial(self.folder.copy, "entries")
+        self.entries = Entries(partial(self.folder.read, "entries"), rows, copy=copy)
         self._checked = np.zeros(len(self._checks), bool)
         codes = self.folder.header["gallery"].get("codes")
         if codes is not None:
@@ -248,7 +250,7 @@ class Gallery:
         self._load()
 
     def nearest_images(
-        self, global_vector: np.ndarray, k: int, *, exclude: int | slice | None = None
+        self, global_vector: np.ndarray, k: int, *, exclude: int | slice | None = None, likely: Likely | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` images whose global vectors lie nearest, all if there are fewer.
 
@@ -256,13 +258,14 @@ class Gallery:
             global_vector: float32 (D,).
             k: how many, at least 1.
             exclude: an image to leave out, for leave-one-out scores, or images from start to stop.
+            likely: as in `Retrieval.nearest`.
 
         Returns:
             Indices int64 (k,) and squared Euclidean distances float64 (k,), nearest first, ties to the lower index.
 
         Source: Cohen and Hoshen 2020, section 3.2.
         """
-        return self._retrieval.nearest(global_vector, k, exclude=exclude)
+        return self._retrieval.nearest(global_vector, k, exclude=exclude, likely=likely)
 
     def nearest_tiles(
         self, vector: np.ndarray, k: int, *, exclude: int | slice | None = None, place: int | None = None
@@ -300,15 +303,17 @@ class Gallery:
         return [Pyramid(self.levels(first + tile), np.asarray(vectors[tile])) for tile in range(self.tiles)]
 
     def coded(
-        self, images: Sequence[int], *, upsampling: str, threads: int | None = None
+        self, images: Sequence[int], *, upsampling: str, threads: int | None = None, team: Team | None = None
     ) -> tuple[list[Coded], Layout, Axes]:
-        """Return images, or tiles by their rows, ready for `kernels.pruned.search`, their layout and axes; `threads` as there, for those not searched before.
+        """Return images, or tiles by their rows, ready for `kernels.pruned.search`, their layout and axes.
+
+        threads, team: as there, for those not searched before.
 
         Raises:
             ModelError: a row is damaged.
         """
         index = self.index(upsampling)
-        coded = index.coded(images, self._check, threads=threads)
+        coded = index.coded(images, self._check, threads=threads, team=team)
         return coded, index.layout, coded[0].axes
 
     def code_query(self, levels: Sequence[np.ndarray], *, upsampling: str) -> Query | None:
@@ -317,6 +322,10 @@ class Gallery:
         if index.axes is None:
             return None
         return code_query(np.ascontiguousarray(self.geometry.pack(levels), np.float32), index.layout, index.axes)
+
+    def bring(self, images: Sequence[int], *, upsampling: str) -> None:
+        """Bring images into memory that are probably searched next: see `SearchIndex.bring`."""
+        self.index(upsampling).bring(images)
 
     @property
     def is_vast(self) -> bool:

@@ -30,6 +30,7 @@ PICKED = 256  # scattered rows compared at once
 CLOSE, FURTHER = 8, 8  # so many times k rows are looked at closely to choose k and a few further to compare first
 
 Pick = Callable[[np.ndarray], np.ndarray]  # indices -> a copy of these rows
+Likely = Callable[[np.ndarray], None]  # told indices
 
 
 class Retrieval:
@@ -53,7 +54,7 @@ class Retrieval:
         return np.asarray(self._read(index, index + 1)[0])
 
     def nearest(
-        self, vector: np.ndarray, k: int, *, exclude: int | slice | None = None
+        self, vector: np.ndarray, k: int, *, exclude: int | slice | None = None, likely: Likely | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` nearest rows, all if there are fewer.
 
@@ -61,6 +62,7 @@ class Retrieval:
             vector: (D,), finite.
             k: how many, at least 1.
             exclude: a row, or rows from start to stop, to leave out.
+            likely: told, where it takes long to prove which they are, `k` rows that nearly always are most of them.
 
         Returns:
             Rows int64 (k,) and squared Euclidean distances float64 (k,), nearest first, ties to the lower row.
@@ -69,7 +71,7 @@ class Retrieval:
         if k <= 0:
             return np.empty(0, np.int64), np.empty(0, np.float64)
         sketch = self._sketch_for(k, len(vector))
-        found = None if sketch is None else self._by_bounds(sketch, vector, k, exclude)
+        found = None if sketch is None else self._by_bounds(sketch, vector, k, exclude, likely)
         return self._by_all(vector, k, exclude) if found is None else found
 
     def _sketch_for(self, k: int, dimension: int) -> Sketch | ByteSketch | None:
@@ -90,18 +92,28 @@ class Retrieval:
         return sketch
 
     def _by_bounds(
-        self, sketch: Sketch | ByteSketch, vector: np.ndarray, k: int, exclude: int | slice | None
+        self,
+        sketch: Sketch | ByteSketch,
+        vector: np.ndarray,
+        k: int,
+        exclude: int | slice | None,
+        likely: Likely | None,
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """Compare rows in ascending order of their bounds; None where too many would have to be compared."""
         (bounds, closer), unit = sketch.bounds(vector), sketch.unit
         if exclude is not None:
             bounds[exclude] = np.inf
-        first = _lowest(bounds, 2 * k)  # these are nearly always the answer, and tell how far to look
-        if closer is not None:
+        if closer is None:
+            first = _lowest(bounds, 2 * k)  # these are nearly always the answer, and tell how far to look
+        else:
             near = np.sort(_lowest(bounds, min(CLOSE * k, len(bounds) - 1)))
-            first = near[_lowest(closer(near, np.float32(np.inf)), k + FURTHER)] if len(near) > k + FURTHER else first
+            close = closer(near, np.float32(np.inf))
+            if likely is not None:
+                likely(near[_lowest(close, k)] if len(near) > k else near)
+            first = near[_lowest(close, k + FURTHER)] if len(near) > k + FURTHER else near
         rows, distances = _best(first, self._compare(first, vector), k)
-        left = np.setdiff1d(np.flatnonzero(bounds <= _reach(distances, unit)), first, assume_unique=True)
+        bounds[first] = np.inf
+        left = np.flatnonzero(bounds <= _reach(distances, unit))
         bounds = bounds[left] if closer is None else closer(left, _reach(distances, unit))
         near = np.flatnonzero(bounds <= _reach(distances, unit))
         if len(near) > HOPELESS * self.rows:

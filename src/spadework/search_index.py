@@ -22,11 +22,11 @@ import numpy as np
 
 from spadework.checksums import crc32
 from spadework.errors import ModelError
-from spadework.kernels import thread_count
+from spadework.kernels import pruned, thread_count
 from spadework.kernels.axes import SAMPLE, Axes, from_rows, learn_axes
 from spadework.kernels.codes import Layout, describe_at, encode, layout_of, mean_squares, to_row
 from spadework.kernels.pruned import Coded
-from spadework.kernels.team import Team
+from spadework.kernels.team import Team, joined
 from spadework.pyramid import Geometry
 from spadework.storage import ModelFolder
 
@@ -41,7 +41,7 @@ WATCHED = 16  # the last so many images tell whether axes are worn
 # Of mapped or made rows and records kept from one search to the next, for pictures alike share images. It counts as resident memory;
 # a single search may need more (364 MiB at the paper's settings).
 HELD_BYTES = 96 << 20
-SHARED = 8 << 20  # bytes to be checked above which several threads do: of fewer they wait for each other's maps
+SHARED = 32 << 20  # bytes to be checked above which several threads do: of fewer they wait for each other's maps
 WORN = 2.0  # axes are learnt again when the share outside them has grown so many times,
 LEAST_REST = 1e-3  # and is more than this
 
@@ -192,7 +192,12 @@ class SearchIndex:
     # ---- searching ---------------------------------------------------------------------------------------------------------
 
     def coded(
-        self, images: Sequence[int], check: Callable[[int, np.ndarray], None], *, threads: int | None = None
+        self,
+        images: Sequence[int],
+        check: Callable[[int, np.ndarray], None],
+        *,
+        threads: int | None = None,
+        team: Team | None = None,
     ) -> list[Coded]:
         """Return images, at least one, ready for a search. Several threads may ask.
 
@@ -200,6 +205,7 @@ class SearchIndex:
             images: their indices.
             check: raises ModelError where an image's flat record, as it is stored, is damaged. Several threads call it at once.
             threads: of checking what was not searched before; None for the environment's SPADEWORK_THREADS, or all cores.
+            team: who checks, instead of `threads`.
 
         Raises:
             ModelError: a row is damaged.
@@ -207,22 +213,50 @@ class SearchIndex:
         with self._lock:
             if self.axes is None:
                 self.axes = self._axes_from(list(images)[:LEARNT_FROM], self.record)
-            new = [image for image in dict.fromkeys(images) if image not in self._held]
-            if new and self._held and (len(self._held) + len(new)) * self._image_bytes > HELD_BYTES:
-                # All at once: rows are parts of one map each (two open files, whatever is held), which goes when nobody uses it.
-                self._held, self._maps = {}, {}
-                new = list(dict.fromkeys(images))
-            self.folder.announce("pyramids", new)
-            if self.is_stored:
-                self.folder.announce("codes", new)
-            self._held.update(zip(new, self._made(new, check, thread_count(threads)), strict=True))
+            new = self._not_held(images)
+            absent = self.folder.announce("pyramids", new)
+            if absent and self.is_stored:
+                self.folder.announce("codes", absent)
+            self._held.update(zip(new, self._made(new, check, thread_count(threads), team), strict=True))
             return [self._held[image] for image in images]
+
+    def _not_held(self, images: Sequence[int]) -> list[int]:
+        """Which of them must be read, each once; what is held is let go where it would become too much with them."""
+        new = [image for image in dict.fromkeys(images) if image not in self._held]
+        if new and self._held and (len(self._held) + len(new)) * self._image_bytes > HELD_BYTES:
+            # All at once: rows are parts of one map each (two open files, whatever is held), which goes when nobody uses it.
+            self._held, self._maps = {}, {}
+            return list(dict.fromkeys(images))
+        return new
+
+    def bring(self, images: Sequence[int]) -> None:
+        """Bring images that `coded` is probably asked for next into memory, and as near as the processor's caches: for another thread, while their
+        number is still being found. To map their pages takes two thirds of the time in which they are checked."""
+        if not self.is_stored or not pruned.is_usable() or not self._lock.acquire(blocking=False):
+            return
+        from spadework.kernels import sketches
+
+        try:
+            new = np.array(self._not_held(images), np.int64)
+            maps = [self._map(name) for name in ("pyramids", "codes")]
+        except ModelError:
+            return  # told by `coded`
+        finally:
+            self._lock.release()
+        absent = self.folder.announce("pyramids", new)
+        if absent:
+            self.folder.announce("codes", absent)  # and not touched: the disk takes longer than all that follows
+            new = np.setdiff1d(new, absent)
+        for rows in maps:
+            sketches.touch(rows.ctypes.data + rows.strides[0] * new, rows.strides[0])
 
     @property
     def _image_bytes(self) -> int:
         return int(self.layout.offsets[-1]) + 4 * self.geometry.length
 
-    def _made(self, images: Sequence[int], check: Callable[[int, np.ndarray], None], threads: int) -> Iterable[Coded]:
+    def _made(
+        self, images: Sequence[int], check: Callable[[int, np.ndarray], None], threads: int, team: Team | None
+    ) -> Iterable[Coded]:
         """Images read and checked: in several threads where much is to be checked."""
         made: dict[int, Coded] = {}
 
@@ -233,8 +267,8 @@ class SearchIndex:
         if len(unchecked) * self._image_bytes < SHARED or threads == 1:
             make(images)
         else:
-            with Team(threads) as team:
-                team.share(lambda share: make(unchecked[share::threads]))
+            with joined(team, threads) as sharing:
+                sharing.share(lambda share: make(unchecked[share :: sharing.threads]))
             make([image for image in images if image not in made])
         return [made[image] for image in images]
 
@@ -247,10 +281,11 @@ class SearchIndex:
         return Coded(own, self._row(own) if row is None else row, self.axes)
 
     def _map(self, name: str) -> np.ndarray:
-        if name not in self._maps:
+        found = self._maps.get(name)  # another thread may let go of all maps now
+        if found is None:
             # A plain view: to cut a row out of a `memmap` takes 20 times as long.
-            self._maps[name] = self.folder.read(name).view(np.ndarray)
-        return self._maps[name]
+            found = self._maps[name] = self.folder.read(name).view(np.ndarray)
+        return found
 
     def _stored_row(self, image: int) -> np.ndarray | None:
         """An image's stored row; None where there is none, or none any more."""

@@ -109,7 +109,8 @@ class ByteSketch:
     """Bytes of N rows: of their coordinates, to look at all of them, and of their numbers, to look at some closely.
 
     centre, unit, axes: as in `Sketch`. steps: float32 (M,), powers of two, what a byte counts on each axis; byte_steps: float32 (D,), in the row itself.
-    columns: int8, blocks (M, BYTE_BLOCK) of so many rows each. rest: float32 (N,), the norm of what the axes leave over. blur: float32 (N,), how far columns and rest may be off.
+    columns: int8, blocks (M, BYTE_BLOCK) of so many rows each. rest: float32 (N,), the norm of what the axes leave over.
+    blur: float32 (N,), how far columns and rest may be off.
     bytes: int8 (N, D). byte_blur: float32 (N,), how far they may be off.
     """
 
@@ -206,7 +207,9 @@ class ByteSketch:
         if pruned.is_usable():
             from spadework.kernels import sketches
 
-            sketches.close_bounds(chosen, self.bytes, own, steps, shrink, self.byte_blur, slack, reach, out)
+            sketches.close_bounds(
+                chosen, self.bytes, self.bytes.ctypes.data, own, steps, shrink, self.byte_blur, slack, reach, out
+            )
             return out
         for start in range(0, len(chosen), CLOSELY):
             part = chosen[start : start + CLOSELY]

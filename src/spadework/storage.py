@@ -37,7 +37,7 @@ import numpy as np
 
 from spadework.checksums import crc32
 from spadework.errors import ModelError, OutputError
-from spadework.readahead import announce
+from spadework.readahead import announce, read_rows
 
 FORMAT = "spadework-model"
 VERSION = 1
@@ -121,8 +121,9 @@ class ModelFolder:
         for name, entry in self.header["arrays"].items():
             try:
                 self._held[entry["file"]] = held.get(entry["file"]) or _Held(self.path / entry["file"])
-            except FileNotFoundError as error:
-                raise self._unreadable(name, error) from error
+            except FileNotFoundError:
+                with self._telling(name):
+                    raise
             except OSError:
                 continue
 
@@ -281,18 +282,30 @@ class ModelFolder:
         shape = (stop - start, *entry["row_shape"])
         if 0 in shape:
             return np.zeros(shape, entry["dtype"])
-        offset = start * _row_bytes(entry)
-        try:
-            with self._reading(entry["file"]) as file:
-                return np.memmap(file, entry["dtype"], "r", offset=offset, shape=shape)
-        except (OSError, ValueError) as error:  # ValueError: the file ends before the rows do
-            raise self._unreadable(name, error) from error
+        with self._telling(name), self._reading(entry["file"]) as file:
+            return np.memmap(file, entry["dtype"], "r", offset=start * _row_bytes(entry), shape=shape)
 
-    def announce(self, name: str, rows: Iterable[int]) -> None:
-        """Tell the system that these rows will be read."""
+    def copy(self, name: str, start: int, stop: int) -> bytes:
+        """Return the bytes of some rows: of a few, three times as quick as a map of them.
+
+        Raises:
+            ModelError: as `read`.
+        """
+        entry = self.header["arrays"][name]
+        size = _row_bytes(entry)
+        with self._telling(name), self._reading(entry["file"]) as file:
+            file.seek(start * size)
+            found = file.read((stop - start) * size)
+            if len(found) != (stop - start) * size:
+                raise ValueError("it is too short")
+            return found
+
+    def announce(self, name: str, rows: Iterable[int]) -> list[int]:
+        """Tell the system that these rows will be read. Returns those that are not in memory."""
         entry = self.header["arrays"][name]
         with contextlib.suppress(OSError), self._reading(entry["file"]) as file:
-            announce(file.fileno(), _row_bytes(entry), rows)  # a hint: what cannot be read is told when it is
+            return announce(file.fileno(), _row_bytes(entry), rows)
+        return []  # a hint: what cannot be read is told when it is
 
     def pick(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Return a copy of scattered rows, in the order asked for.
@@ -308,22 +321,21 @@ class ModelFolder:
         out = np.empty((len(rows), *entry["row_shape"]), entry["dtype"])
         size = _row_bytes(entry)
         room = out.view(np.uint8).reshape(len(rows), size)
-        try:
-            with self._reading(entry["file"]) as file:
-                announce(file.fileno(), _row_bytes(entry), rows)
-                for row, place in zip(rows.tolist(), room, strict=True):
-                    if os.preadv(file.fileno(), [place.data], row * size) != size:
-                        raise ValueError("it is too short")
-        except (OSError, ValueError) as error:
-            raise self._unreadable(name, error) from error
+        with self._telling(name), self._reading(entry["file"]) as file:
+            read_rows(file.fileno(), size, rows, room)
         return out
 
-    def _unreadable(self, name: str, error: Exception) -> ModelError:
-        why = getattr(error, "strerror", None) or "it is too short"
-        return ModelError(
-            f"{self.path / self.header['arrays'][name]['file']}: array {name!r} cannot be read: {why}. "
-            "The model was changed or deleted since it was opened: load it again."
-        )
+    @contextlib.contextmanager
+    def _telling(self, name: str) -> Iterator[None]:
+        """Tell as ModelError that an array cannot be read."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: the file ends before the rows do
+            why = getattr(error, "strerror", None) or "it is too short"
+            raise ModelError(
+                f"{self.path / self.header['arrays'][name]['file']}: array {name!r} cannot be read: {why}. "
+                "The model was changed or deleted since it was opened: load it again."
+            ) from error
 
 
 def publish(draft: ModelFolder, target: Path) -> ModelFolder:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,9 +29,11 @@ from spadework.errors import InputError
 from spadework.gallery import STORAGE_TYPES, Gallery
 from spadework.images import Picture
 from spadework.kernels import KERNELS, kernel_name, pruned, thread_count, window
+from spadework.kernels.team import Team
 from spadework.kernels.window import Window
 from spadework.prediction import Judgement, Prediction, Predictions
 from spadework.pyramid import Pyramid
+from spadework.retrieval import Likely
 from spadework.search_index import HELD_BYTES
 from spadework.storage import ModelFolder
 from spadework.tiling import Tiling
@@ -341,17 +342,24 @@ class Spade(PyramidDetector):
         *,
         exclude: int | slice | None = None,
     ) -> Judgement:
-        with ThreadPoolExecutor(1, thread_name_prefix="spadework-query") as pool:
-            coding = None
-            if (
-                tiles is None
-                and within is None
-                and self._prunes()
-                and self.gallery_.is_vast
-                and thread_count(self.threads) > 1
-            ):
-                coding = pool.submit(self.gallery_.code_query, pyramid.levels, upsampling=self.upsampling)
-            images, distances = self._retrieve(pyramid.global_vector, exclude)
+        with Team(thread_count(self.threads)) as team:
+            return self._judge_with(team, pyramid, tiles, within, exclude)
+
+    def _judge_with(
+        self,
+        team: Team,
+        pyramid: Pyramid,
+        tiles: Sequence[Pyramid] | None,
+        within: Window | None,
+        exclude: int | slice | None,
+    ) -> Judgement:
+        gallery, coding, likely = self.gallery_, None, None
+        if gallery.is_vast and tiles is None and within is None and self._prunes():
+            coding = team.begin(lambda: gallery.code_query(pyramid.levels, upsampling=self.upsampling))
+            if team.threads > 1:
+                bring = partial(gallery.bring, upsampling=self.upsampling)
+                likely = lambda found: team.begin(partial(bring, found[: self.gallery_k]))  # noqa: E731
+        images, distances = self._retrieve(pyramid.global_vector, exclude, likely)
         options: dict[str, Any] = {
             "kappa": self.kappa,
             "pyramid": self.pyramid,
@@ -359,18 +367,21 @@ class Spade(PyramidDetector):
             "kernel": self.kernel,
             "threads": self.threads,
             "within": within,
+            "team": team,
         }
         if tiles is None:
             query = None if coding is None else coding.result()
-            found = correspond(pyramid.levels, self.gallery_, images[: self.gallery_k], **options, query=query)
+            found = correspond(pyramid.levels, gallery, images[: self.gallery_k], **options, query=query)
         else:
-            found = correspond_tiles(tiles, self.gallery_, self.gallery_k, exclude=exclude, **options)
-        names = [self.gallery_.entries[index].name for index in images[:5]]
+            found = correspond_tiles(tiles, gallery, self.gallery_k, exclude=exclude, **options)
+        names = [gallery.entries[index].name for index in images[:5]]
         nearest = tuple(zip(names, (float(d) for d in distances), strict=False))
         return Judgement(found.distances, self._image_score(distances), found, nearest)
 
-    def _retrieve(self, vector: np.ndarray, exclude: int | slice | None) -> tuple[np.ndarray, np.ndarray]:
-        return self.gallery_.nearest_images(vector, max(self.image_k, self.gallery_k), exclude=exclude)
+    def _retrieve(
+        self, vector: np.ndarray, exclude: int | slice | None, likely: Likely | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.gallery_.nearest_images(vector, max(self.image_k, self.gallery_k), exclude=exclude, likely=likely)
 
     def _image_score(self, distances: np.ndarray) -> float | None:
         return float(distances[: self.image_k].mean()) if self.image_score == "nearest-images" else None

@@ -32,7 +32,7 @@ import numpy as np
 from spadework.kernels import Nearest, blocked, thread_count
 from spadework.kernels.axes import SAMPLE, Axes, learn_axes
 from spadework.kernels.codes import NUMBERS, Layout, QueryCodes, describe, encode, layout_of, to_row
-from spadework.kernels.team import ALONE, Team
+from spadework.kernels.team import ALONE, Team, joined
 
 ROUNDING = 32 * 2.0**-24
 MATCHES = 4  # of a neighbour's kappa matches, those tried as a start
@@ -147,6 +147,7 @@ def search(
     threads: int | None = None,
     counts: Counts | None = None,
     query: Query | None = None,
+    team: Team | None = None,
 ) -> Nearest | None:
     """Find the `kappa` nearest of all positions of `images` for each position of an image.
 
@@ -162,10 +163,11 @@ def search(
         threads: None for the environment's SPADEWORK_THREADS, or all cores.
         counts: takes up what was done.
         query: what `code_query` made of the record; None to make it, as is done where it has other axes.
+        team: who shares the work; None for `threads`.
     """
     assert all(image.axes is axes for image in images)  # codes of other axes would give wrong bounds
     count = min(thread_count(threads), own.positions)
-    with Team(count) as team:
+    with joined(team, count) as team:
         if query is None or query.axes is not axes:
             query = code_query(record, own, axes, team)
         counts = counts or Counts()

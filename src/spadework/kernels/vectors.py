@@ -258,3 +258,17 @@ def pointer(typing: Any, address: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(types.voidptr))
 
     return types.voidptr(ADDRESS), generate
+
+
+@intrinsic
+def fetch(typing: Any, address: Any) -> Any:
+    """Begin to bring the line of memory at an address near; what is done meanwhile does not wait for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
+        call = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
+        builder.call(call, [builder.inttoptr(arguments[0], place), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(ADDRESS), generate

@@ -22,7 +22,7 @@ from spadework.kernels import Kernel, Nearest, merge, pruned, thread_count
 from spadework.kernels.axes import Axes
 from spadework.kernels.codes import LANES, Layout, QueryCodes, describe, encode
 from spadework.kernels.pruned import NONE, Coded, addresses_of, bounds_of
-from spadework.kernels.team import Team
+from spadework.kernels.team import Team, joined
 
 SLACK = 1e-9  # a place on the very edge belongs to the window, whatever the last digit
 
@@ -63,6 +63,7 @@ def search(
     *,
     kappa: int,
     threads: int | None = None,
+    team: Team | None = None,
 ) -> Nearest | None:
     """Find, for each position of an image, the `kappa` nearest within the window of each of `images`.
 
@@ -76,12 +77,13 @@ def search(
         window: how far around the same place.
         kappa: how many.
         threads: None for the environment's SPADEWORK_THREADS, or all cores.
+        team: who shares the work; None for `threads`.
     """
     from spadework.kernels import window_scan
 
     assert all(image.axes is axes for image in images)  # codes of other axes would give wrong bounds
-    count = min(thread_count(threads), layout.positions)
-    with Team(count) as team:
+    with joined(team, min(thread_count(threads), layout.positions)) as team:
+        count = team.threads
         codes = QueryCodes.made_of(encode(record, layout, axes, team), layout)
         descriptors = np.require(describe(record, layout, team), np.float32, ["C", "W"])
         bounds = _widest(bounds_of(images, codes, axes))
