@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from builders import answers, append_to, make_gallery, make_pyramid, normal_pictures, tiny_model, write_pictures
 from test_cli import only_json, run
 
-from spadework import Spade, search_index
+from spadework import Spade, retrieval, search_index
 from spadework import gallery as gallery_module
 from spadework.correspondence import correspond
 from spadework.errors import ModelError
@@ -131,6 +132,60 @@ def test_threads_that_read_make_the_same_of_each_image_in_order(gallery, monkeyp
     for one, other in zip(alone[0], together[0], strict=True):
         np.testing.assert_array_equal(one.record, other.record)
         np.testing.assert_array_equal(one.row, other.row)
+
+
+def test_images_brought_before_they_are_asked_for_are_read_once_and_the_same(gallery, monkeypatch):
+    index = gallery.index("bilinear")
+    told = []
+    announce = gallery.folder.announce
+    monkeypatch.setattr(
+        gallery.folder, "announce", lambda name, rows: told.append(list(map(int, rows))) or announce(name, rows)
+    )
+    gallery.bring(np.array([5, 3]), upsampling="bilinear")
+    assert told[0] == [5, 3]
+    coded, _, _ = gallery.coded([3, 5, 8], upsampling="bilinear")
+    assert told[-1] in ([8], [])  # what was announced is not announced again
+    for image, one in zip([3, 5, 8], coded, strict=True):
+        np.testing.assert_array_equal(one.record, gallery.record(image))
+        np.testing.assert_array_equal(one.row, gallery.folder.read("codes", image, image + 1)[0])
+    assert set(index._checked) == {3, 5, 8}  # bringing is not checking
+
+
+def test_what_has_no_codes_yet_can_be_brought(tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery_module, "LEARN_FROM", 64)
+    made = make_gallery(tmp_path / "g.spade", 20, shapes=SHAPES)  # some wait to be coded
+    made.folder.commit()
+    made.refresh()
+    assert made.folder.rows("codes") < 20
+    made.bring(np.arange(20), upsampling="bilinear")
+    made.bring(np.arange(20), upsampling="nearest")  # has no index
+
+
+def test_damage_is_not_told_of_what_is_only_brought(gallery):
+    file = gallery.folder.path / gallery.folder.header["arrays"]["pyramids"]["file"]
+    with open(file, "r+b") as opened:
+        opened.seek(4 * gallery.folder.read("pyramids", 0, 3).nbytes // 12)
+        opened.write(b"\xff" * 8)
+    gallery.bring(np.arange(5), upsampling="bilinear")
+    with pytest.raises(ModelError, match="damaged"):
+        gallery.coded(range(5), upsampling="bilinear")
+
+
+def test_bringing_waits_for_nobody(gallery):
+    index = gallery.index("bilinear")
+    holds, done = threading.Event(), threading.Event()
+
+    def hold():
+        with index._lock:
+            holds.set()
+            done.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert holds.wait(10)
+    gallery.bring(np.arange(5), upsampling="bilinear")  # comes back at once
+    done.set()
+    other.join()
 
 
 def test_axes_are_renewed_when_later_images_lie_outside_them(tmp_path, monkeypatch):
@@ -257,6 +312,29 @@ def test_a_model_answers_the_same_with_every_kernel(changes):
     slow = model.predict(pictures)
     for a, b in zip(fast, slow, strict=True):
         np.testing.assert_allclose(a.score_map, b.score_map, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("changes", [{}, {"image_k": 5}, {"search_radius": 8}, {"kernel": "blocked"}])
+def test_a_model_of_many_images_answers_as_one_of_few(changes, threads, monkeypatch):
+    """Among many, an image is coded, and the likely neighbours are read, while it is being found which they are."""
+    model = tiny_model(60, **{"calibration_images": 0, "gallery_k": 3, "image_k": 2, "threads": threads} | changes)
+    expected = answers(model)
+    for name in ("BYTES_FROM", "FEW", "PATIENCE"):
+        monkeypatch.setattr(retrieval, name, 0)
+    brought, coded = [], []
+    bring, code = model.gallery_.bring, model.gallery_.code_query
+    monkeypatch.setattr(
+        model.gallery_, "bring", lambda found, **options: brought.append(len(found)) or bring(found, **options)
+    )
+    monkeypatch.setattr(
+        model.gallery_, "code_query", lambda *given, **options: coded.append(1) or code(*given, **options)
+    )
+    assert answers(model) == expected
+    ahead = not {"search_radius", "kernel"} & changes.keys()
+    assert bool(coded) == ahead
+    assert bool(brought) == (ahead and threads > 1)
+    assert set(brought) <= {3}
 
 
 def test_appending_extends_the_index(tmp_path):

@@ -96,6 +96,38 @@ def test_scattered_rows_that_are_there_no_more_are_told(folder, change):
         folder.pick("rows", np.array([3]))
 
 
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system does not tell what is in memory")
+def test_scattered_rows_that_are_not_in_memory_are_announced_and_waited_for(folder, monkeypatch):
+    announced, size = [], ROWS[0].nbytes
+    read, advise = os.preadv, os.posix_fadvise
+
+    def not_at_once(file, places, offset, flags=0):
+        if flags:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return read(file, places, offset)
+
+    monkeypatch.setattr(os, "preadv", not_at_once)
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *where: announced.append(where[:2]) or advise(file, *where))
+    np.testing.assert_array_equal(folder.pick("rows", np.array([3, 0, 3])), ROWS[[3, 0, 3]])
+    assert announced == [(3 * size, size), (0, size), (3 * size, size)]
+    assert folder.announce("rows", [1, 2]) == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system does not tell what is in memory")
+def test_rows_in_memory_are_not_announced(folder, monkeypatch):
+    np.array(folder.read("rows"))  # in memory now
+    monkeypatch.setattr(os, "posix_fadvise", None)
+    assert folder.announce("rows", range(4)) == []
+    np.testing.assert_array_equal(folder.pick("rows", np.array([2])), ROWS[[2]])
+
+
+def test_bytes_of_rows_are_copied_or_told_to_be_missing(folder):
+    assert folder.copy("rows", 1, 3) == ROWS[1:3].tobytes()
+    os.truncate(folder.path / folder.header["arrays"]["rows"]["file"], 2 * ROWS[0].nbytes)
+    with pytest.raises(ModelError, match=r"array 'rows' cannot be read: it is too short.*[Ll]oad it again"):
+        folder.copy("rows", 1, 3)
+
+
 def test_rows_count_from_the_commit_on(folder):
     with folder.writing():
         folder.append("rows", ROWS[:1])

@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import, at its head, from its own line and from the lines above it.
 ORDER = """
 errors
-check checksums files orientation
+check checksums files orientation readahead
 images canvas pyramid ranking calibration
 backbones storage sections sketches retrieval entries kernels metrics scores
 search_index tiling coreset kmeans mixture alignment

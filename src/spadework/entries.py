@@ -1,6 +1,6 @@
 """What is known of normal images besides their features: one JSON line each, parsed when it is asked for.
 
-In: the bytes of all lines, (bytes,) uint8 on disk, read through a function that maps a range of them, or copies it where that is quicker. Out: a sequence of `Entry`.
+In: the bytes of all lines, (bytes,) uint8 on disk, through functions that map a range of them or copy it. Out: a sequence of `Entry`.
 Held in memory: where each line ends, 8 bytes an image, and the few thousand entries asked for last.
 """
 

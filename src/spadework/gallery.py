@@ -33,7 +33,7 @@ from spadework.kernels.codes import Layout
 from spadework.kernels.pruned import Coded, Query, code_query
 from spadework.kernels.team import Team
 from spadework.pyramid import Geometry, Pyramid, descriptors
-from spadework.retrieval import BYTES_FROM, Likely, Retrieval
+from spadework.retrieval import Likely, Retrieval
 from spadework.search_index import LEARN_FROM, Progress, SearchIndex
 from spadework.storage import ModelFolder
 from spadework.tiling import Tiling
@@ -324,13 +324,13 @@ class Gallery:
         return code_query(np.ascontiguousarray(self.geometry.pack(levels), np.float32), index.layout, index.axes)
 
     def bring(self, images: Sequence[int], *, upsampling: str) -> None:
-        """Bring images into memory that are probably searched next: see `SearchIndex.bring`."""
+        """Have images read that are probably searched next: see `SearchIndex.bring`."""
         self.index(upsampling).bring(images)
 
     @property
     def is_vast(self) -> bool:
         """Whether to find the nearest images takes so long that a core had better do something else meanwhile."""
-        return self._retrieval.rows >= BYTES_FROM
+        return self._retrieval.takes_long
 
     def levels(self, image: int) -> tuple[np.ndarray, ...]:
         """Return one image's or tile's level maps as stored, mapped; checked against damage at the first reading.

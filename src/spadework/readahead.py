@@ -24,8 +24,10 @@ def announce(descriptor: int, size: int, rows: Iterable[int]) -> list[int]:
     return absent
 
 
-def read_rows(descriptor: int, size: int, rows: np.ndarray, places: np.ndarray) -> None:
-    """Read rows of a file, `size` bytes each, to places, uint8 (n, size). Raises ValueError where the file ends before."""
+def read_rows(descriptor: int, rows: np.ndarray, out: np.ndarray) -> None:
+    """Read scattered rows of a file, int64 (n,), to the rows of an array. Raises ValueError where the file ends before."""
+    size = out[:1].nbytes
+    places = out.view(np.uint8).reshape(len(rows), size)
     late = [
         (row, place)
         for row, place in zip(rows.tolist(), places, strict=True)
@@ -39,7 +41,7 @@ def read_rows(descriptor: int, size: int, rows: np.ndarray, places: np.ndarray) 
 
 def _reads_now(descriptor: int, place: bytearray | memoryview, offset: int) -> bool:
     """Fill a place from a file if that can be done without waiting for the disk; False too where the system does not say."""
-    if not hasattr(os, "RWF_NOWAIT"):
+    if not (hasattr(os, "preadv") and hasattr(os, "RWF_NOWAIT")):
         return False
     try:
         return os.preadv(descriptor, [place], offset, os.RWF_NOWAIT) == len(place)

@@ -30,7 +30,7 @@ PICKED = 256  # scattered rows compared at once
 CLOSE, FURTHER = 8, 8  # so many times k rows are looked at closely to choose k and a few further to compare first
 
 Pick = Callable[[np.ndarray], np.ndarray]  # indices -> a copy of these rows
-Likely = Callable[[np.ndarray], None]  # told indices
+Likely = Callable[[np.ndarray], object]  # told indices
 
 
 class Retrieval:
@@ -48,6 +48,11 @@ class Retrieval:
         if self._sketch is not None and rows < len(self._sketch):
             self._sketch = None
         self.rows = rows
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether there are so many rows that finding the nearest takes milliseconds."""
+        return self.rows >= BYTES_FROM
 
     def row(self, index: int) -> np.ndarray:
         """Return one row, (D,), mapped as long as it is held."""

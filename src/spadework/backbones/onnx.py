@@ -30,6 +30,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from spadework import check
+from spadework.backbones import apart
 from spadework.backbones.pieces import measure_reach
 from spadework.errors import BackboneError, InputError
 
@@ -100,7 +101,8 @@ class Backbone:
             None  # of one thread, for several passes at once, where it agrees
         )
         self._has_tried = False
-        self._many = 0  # calls of `several` under way
+        self._batches = 0  # calls of `several` under way, for several pictures,
+        self._many = 0  # and for many
         self._lock = threading.Lock()
         stated: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._input, self.fixed_size = _check_input(self._session, self.path)
@@ -148,6 +150,17 @@ class Backbone:
         on two cores 18 ms a picture instead of 19 to 21 (embedded network), 106 to 111 instead of 111 (Wide-ResNet-50-2), and 121 where two
         threads work on each of three passes. They need a session of their own, as large as the network, which is kept from then on.
         """
+        with self._lock:
+            self._batches += pictures > 1
+        try:
+            with self._side_by_side(pictures) as passes:
+                yield passes
+        finally:
+            with self._lock:
+                self._batches -= pictures > 1
+
+    @contextmanager
+    def _side_by_side(self, pictures: int) -> Iterator[int]:
         cores = self.threads or os.cpu_count() or 1
         if not (1 < cores <= FEW_CORES and pictures >= MANY_PICTURES):
             yield 1 if cores == 1 else PASSES
@@ -208,6 +221,8 @@ class Backbone:
         batch += self._shift[:, None, None]
         wanted = [*names, last] if last is not None else list(names)
         session = session or (self._single if self._many else None) or self._session
+        if not self._batches:  # of several passes at once each would send the others about
+            apart.stand_apart(_workers.get(session, ()))
         try:
             results = session.run(wanted, {self._input: batch})
         except Exception as error:  # the runtime's errors share no base of their own
@@ -314,6 +329,7 @@ def _hash_alone(path: Path) -> str:
 
 _sessions: WeakValueDictionary[tuple[Any, ...], onnxruntime.InferenceSession] = WeakValueDictionary()
 _agreeing: WeakKeyDictionary[Any, WeakKeyDictionary[Any, bool]] = WeakKeyDictionary()  # pairs of sessions
+_workers: WeakKeyDictionary[Any, tuple[int, ...]] = WeakKeyDictionary()  # a session's own threads, where there are few
 _opening = threading.Lock()
 
 
@@ -343,10 +359,16 @@ def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     # with spinning and 43 ms without (two cores), against 7.4 instead of 6.8 ms for the forward pass itself. With two passes
     # under way at once a picture takes 7.7 ms with spinning and 6.3 ms without.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    before = apart.threads_here()
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no base of their own
         raise BackboneError(f"{path} is not an ONNX network that can run here: {error}. {_OFFER}") from error
+    begun = apart.threads_here() - before
+    _workers[session] = (
+        tuple(begun) if 0 < len(begun) < FEW_CORES else ()
+    )  # with more, one of the others sleeps nearly always
+    return session
 
 
 def _check_input(session: onnxruntime.InferenceSession, path: Path) -> tuple[str, tuple[int, int] | None]:

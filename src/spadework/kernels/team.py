@@ -33,7 +33,10 @@ class Team:
         if self._others is not None:
             return self._others.submit(work)
         done: Future[Result] = Future()
-        done.set_result(work())
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
         return done
 
     def share(self, work: Callable[[int], None]) -> None:
