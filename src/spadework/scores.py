@@ -29,7 +29,12 @@ class Region:
 
 
 def smooth_map(
-    distances: np.ndarray, size: tuple[int, int], *, sigma: float, part: tuple[slice, slice] | None = None
+    distances: np.ndarray,
+    size: tuple[int, int],
+    *,
+    sigma: float,
+    wide: float | None = None,
+    part: tuple[slice, slice] | None = None,
 ) -> np.ndarray:
     """Bring distances (H, W) to `size` (h, w), bilinear, and blur them: float32 (h, w), or as large as `part`.
 
@@ -37,6 +42,7 @@ def smooth_map(
         distances: (H, W), squared distances.
         size: of the network's view.
         sigma: of the Gaussian, in pixels of the view; 0 for none. Cut at 4 sigma, reflected at the border, as in SciPy's filter.
+        wide: sigma of a second, wider one; the map is then the mean of both blurred maps. None for no other.
         part: rows and columns of the view that show the picture, where the rest is padding, which has no influence. None for all.
     """
     if part is not None:
@@ -44,10 +50,17 @@ def smooth_map(
     grown = cv2.resize(distances.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
     if part is not None:
         grown = np.ascontiguousarray(grown[part])
-    if sigma > 0:
-        side = 2 * int(4.0 * sigma + 0.5) + 1
-        grown = cv2.GaussianBlur(grown, (side, side), sigma, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(np.maximum(grown, 0.0), np.float32)
+    blurred = _blurred(grown, sigma)
+    if wide is not None:
+        blurred = (blurred + _blurred(grown, wide)) / 2
+    return np.asarray(np.maximum(blurred, 0.0), np.float32)
+
+
+def _blurred(grown: np.ndarray, sigma: float) -> np.ndarray:
+    if sigma == 0:
+        return grown
+    side = 2 * int(4.0 * sigma + 0.5) + 1
+    return np.asarray(cv2.GaussianBlur(grown, (side, side), sigma, borderType=cv2.BORDER_REFLECT))
 
 
 def _edges_repeated(distances: np.ndarray, shown: tuple[slice, slice]) -> np.ndarray:

@@ -52,6 +52,7 @@ class Detector(Settings, Costs, ABC):
     weights: str | os.PathLike[str] | None
     threads: int | None
     smoothing: float
+    wide_smoothing: float | None = None
     max_false_alarms: float
 
     # ---- hooks -------------------------------------------------------------------------------------------------------------
@@ -307,7 +308,7 @@ class Detector(Settings, Costs, ABC):
             return judged.image_score, None
         view = self._view()
         part = view.part(tuple(shape)) if shape is not None and view.pad else None
-        small = smooth_map(judged.distances, view.size, sigma=self.smoothing, part=part)
+        small = smooth_map(judged.distances, view.size, sigma=self.smoothing, wide=self.wide_smoothing, part=part)
         return (float(small.max()) if judged.image_score is None else judged.image_score), small
 
     @property

@@ -19,12 +19,10 @@ from spadework.pyramid import UPSAMPLINGS, Pyramid, build, padded
 LEAST_WEIGHT = 1e-3
 
 
-def check_smoothing(smoothing: float, view: View) -> None:
+def check_smoothing(smoothing: float, view: View, *, name: str = "smoothing") -> None:
     """Raise InputError for a Gaussian on the map that is no number, or wider than the map."""
-    if check.not_negative(smoothing, "smoothing") > max(view.size):
-        raise InputError(
-            f"smoothing must be at most {max(view.size)}, the side of what the method sees, not {smoothing}."
-        )
+    if check.not_negative(smoothing, name) > max(view.size):
+        raise InputError(f"{name} must be at most {max(view.size)}, the side of what the method sees, not {smoothing}.")
 
 
 class NetworkDetector(Detector):
@@ -106,10 +104,12 @@ class PyramidDetector(NetworkDetector):
                 raise InputError(
                     f"levels names one twice, so level_weights is not clear: {self.levels!r}. Name each once."
                 )
-        if is_auto(self.image_size):
-            check.not_negative(self.smoothing, "smoothing")  # how large pictures are is not known yet
-        else:
-            check_smoothing(self.smoothing, self._view())
+        for name in ("smoothing", "wide_smoothing"):
+            sigma = getattr(self, name)
+            if is_auto(self.image_size) and sigma is not None:
+                check.not_negative(sigma, name)  # how large pictures are is not known yet
+            elif sigma is not None:
+                check_smoothing(sigma, self._view(), name=name)
 
     def _pyramid(self, view: np.ndarray) -> Pyramid:
         maps, vector = self._features(view)

@@ -67,6 +67,7 @@ class Spade(PyramidDetector):
         image_score: "map", the highest value of the smoothed map, or "nearest-images", the mean squared distance to the
             `image_k` nearest global vectors.
         smoothing: sigma of the Gaussian on the map, in pixels of the view.
+        wide_smoothing: of a second Gaussian; the map is then the mean of both blurred maps: small flaws by the one, large faint ones by the other.
         max_false_alarms: the share of normal pictures that may be called anomalous.
         calibration_images: at most this many normal images are left out in turn to set the threshold; 0 for no threshold.
         storage: "float32", or "float16" for half the room.
@@ -106,6 +107,7 @@ class Spade(PyramidDetector):
         search_radius: float | None = None,
         image_score: str = "map",
         smoothing: float = 4.0,
+        wide_smoothing: float | None = None,
         max_false_alarms: float = 0.01,
         calibration_images: int = 100,
         storage: str = "float32",
@@ -129,6 +131,7 @@ class Spade(PyramidDetector):
         self.search_radius = search_radius
         self.image_score = image_score
         self.smoothing = smoothing
+        self.wide_smoothing = wide_smoothing
         self.max_false_alarms = max_false_alarms
         self.calibration_images = calibration_images
         self.storage = storage
@@ -342,38 +345,28 @@ class Spade(PyramidDetector):
         *,
         exclude: int | slice | None = None,
     ) -> Judgement:
-        with Team(thread_count(self.threads)) as team:
-            return self._judge_with(team, pyramid, tiles, within, exclude)
-
-    def _judge_with(
-        self,
-        team: Team,
-        pyramid: Pyramid,
-        tiles: Sequence[Pyramid] | None,
-        within: Window | None,
-        exclude: int | slice | None,
-    ) -> Judgement:
         gallery, coding, likely = self.gallery_, None, None
-        if gallery.is_vast and tiles is None and within is None and self._prunes():
-            coding = team.begin(lambda: gallery.code_query(pyramid.levels, upsampling=self.upsampling))
-            if team.threads > 1:
-                bring = partial(gallery.bring, upsampling=self.upsampling)
-                likely = lambda found: team.begin(partial(bring, found[: self.gallery_k]))  # noqa: E731
-        images, distances = self._retrieve(pyramid.global_vector, exclude, likely)
-        options: dict[str, Any] = {
-            "kappa": self.kappa,
-            "pyramid": self.pyramid,
-            "upsampling": self.upsampling,
-            "kernel": self.kernel,
-            "threads": self.threads,
-            "within": within,
-            "team": team,
-        }
-        if tiles is None:
-            query = None if coding is None else coding.result()
-            found = correspond(pyramid.levels, gallery, images[: self.gallery_k], **options, query=query)
-        else:
-            found = correspond_tiles(tiles, gallery, self.gallery_k, exclude=exclude, **options)
+        with Team(thread_count(self.threads)) as team:
+            if gallery.is_vast and tiles is None and within is None and self._prunes():
+                coding = team.begin(lambda: gallery.code_query(pyramid.levels, upsampling=self.upsampling))
+                if team.threads > 1:
+                    bring = partial(gallery.bring, upsampling=self.upsampling)
+                    likely = lambda found: team.begin(partial(bring, found[: self.gallery_k]))  # noqa: E731
+            images, distances = self._retrieve(pyramid.global_vector, exclude, likely)
+            options: dict[str, Any] = {
+                "kappa": self.kappa,
+                "pyramid": self.pyramid,
+                "upsampling": self.upsampling,
+                "kernel": self.kernel,
+                "threads": self.threads,
+                "within": within,
+                "team": team,
+            }
+            if tiles is None:
+                query = None if coding is None else coding.result()
+                found = correspond(pyramid.levels, gallery, images[: self.gallery_k], **options, query=query)
+            else:
+                found = correspond_tiles(tiles, gallery, self.gallery_k, exclude=exclude, **options)
         names = [gallery.entries[index].name for index in images[:5]]
         nearest = tuple(zip(names, (float(d) for d in distances), strict=False))
         return Judgement(found.distances, self._image_score(distances), found, nearest)

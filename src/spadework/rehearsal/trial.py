@@ -21,7 +21,7 @@ from spadework.rehearsal.network import RememberingNetwork
 from spadework.rehearsal.stage import Act, Stage
 from spadework.scores import to_picture
 
-AFTER_SEARCH = ("smoothing", "image_score", "image_k")  # settings that change nothing before the map
+AFTER_SEARCH = ("smoothing", "wide_smoothing", "image_score", "image_k")  # settings that change nothing before the map
 Clock = Callable[[float], None]  # called with the share done; raises OutOfTime
 
 

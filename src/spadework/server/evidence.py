@@ -4,7 +4,7 @@ In: a `Prediction` and the detector that made it. Out: bytes, the same for the s
 match of any pixel, as `Prediction.score_map` and `Spade.explain` gave them.
 
 The file is a NumPy .npz, no pickle:
-    about            uint8: JSON: version, size [H, W] of the picture, view {resize, crop}, smoothing, grid [gh, gw], and names, hashes
+    about            uint8: JSON: version, size [H, W] of the picture, view {resize, crop}, smoothing, wide_smoothing, grid [gh, gw], and names, hashes
                      (`pixel_hash`) and sizes of the matched normal pictures
     distances        float32 (gh, gw), of which the map is made by `scores.smooth_map`; or
     view_map         float32 (h, w), the map itself, where a detector tells no distances or the map is not exactly that of them
@@ -81,6 +81,7 @@ class Evidence:
     grid: tuple[int, int] | None = None
     distances: np.ndarray | None = None
     smoothing: float = 0.0
+    wide_smoothing: float | None = None
 
     @classmethod
     def of(cls, prediction: Prediction, detector: Detector) -> Evidence | None:
@@ -93,7 +94,8 @@ class Evidence:
         if prediction.view_map is None or prediction.view is None:
             return None
         found, smoothing = prediction.correspondence, float(detector.smoothing)
-        told = cls(prediction.size, prediction.view, prediction.view_map, smoothing=smoothing)
+        wide = None if detector.wide_smoothing is None else float(detector.wide_smoothing)
+        told = cls(prediction.size, prediction.view, prediction.view_map, smoothing=smoothing, wide_smoothing=wide)
         return told if found is None else told._matched(found, detector)
 
     def _matched(self, found: Correspondence, detector: Detector) -> Evidence:
@@ -102,7 +104,8 @@ class Evidence:
         entries = [gallery.entries[int(image)] for image in used]
         height, width = found.images.shape
         distances = found.distances.astype(np.float32)
-        same = np.array_equal(_map(distances, self.view, self.size, self.smoothing), self.view_map)
+        again = _map(distances, self.view, self.size, self.smoothing, self.wide_smoothing)
+        same = np.array_equal(again, self.view_map)
         return Evidence(
             self.size,
             self.view,
@@ -119,6 +122,7 @@ class Evidence:
             grid=(distances.shape[0], distances.shape[1]),
             distances=distances if same else None,
             smoothing=self.smoothing,
+            wide_smoothing=self.wide_smoothing,
         )
 
     # ---- to bytes and back -------------------------------------------------------------------------------------------------
@@ -135,6 +139,7 @@ class Evidence:
                 "step": self.view.step,
             },
             "smoothing": self.smoothing,
+            "wide_smoothing": self.wide_smoothing,
             "grid": self.grid,
             "names": self.names,
             "hashes": self.hashes,
@@ -186,11 +191,12 @@ class Evidence:
             int(about["view"].get("step", 1)),
         )
         distances, smoothing = arrays.get("distances"), float(about["smoothing"])
+        wide = about.get("wide_smoothing")  # older evidence has none
         size = (about["size"][0], about["size"][1])
         return cls(
             size=size,
             view=view,
-            view_map=arrays["view_map"] if distances is None else _map(distances, view, size, smoothing),
+            view_map=arrays["view_map"] if distances is None else _map(distances, view, size, smoothing, wide),
             names=tuple(about["names"]),
             hashes=tuple(about["hashes"]),
             sizes=tuple((height, width) for height, width in about["sizes"]),
@@ -198,6 +204,7 @@ class Evidence:
             grid=None if about["grid"] is None else (about["grid"][0], about["grid"][1]),
             distances=distances,
             smoothing=smoothing,
+            wide_smoothing=wide,
         )
 
     @classmethod
@@ -247,6 +254,6 @@ class Evidence:
         )
 
 
-def _map(distances: np.ndarray, view: View, size: tuple[int, int], smoothing: float) -> np.ndarray:
+def _map(distances: np.ndarray, view: View, size: tuple[int, int], smoothing: float, wide: float | None) -> np.ndarray:
     """The smoothed map of the view, as a detector makes it."""
-    return smooth_map(distances, view.size, sigma=smoothing, part=view.part(size) if view.pad else None)
+    return smooth_map(distances, view.size, sigma=smoothing, wide=wide, part=view.part(size) if view.pad else None)
