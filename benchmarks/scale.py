@@ -6,12 +6,14 @@ python benchmarks/scale.py --tiny
 The network sees 128 x 128 pixels, so that 100,000 pyramids fit a disk. The first 50 images are rendered parts; all further ones are made of
 the features of 200 such: two of them mixed, with smooth variation added, and written by the package's own `Gallery.append`. Each size is
 measured in processes of its own, on rendered test parts with defects, none of them in the model; the sizes take turns, so that what else
-the machine does falls on all of them; medians of the rounds.
+the machine does falls on all of them; medians of the rounds. Before, once, each with none of its files in the system's cache ("cold"): what the
+disk takes. In the rounds the neighbours' rows are in that cache, but new to the process.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -39,6 +41,7 @@ COLUMNS = {
     "N": "n",
     "open s": "open_seconds",
     "first predict s": "first_seconds",
+    "cold disk s": "cold_seconds",
     "predict s": "predict_seconds",
     "ratio to N=100": "ratio",
     "again s": "again_seconds",
@@ -68,13 +71,27 @@ def main() -> int:
             Spade(image_size=size, calibration_images=5).fit(parts(counts[0], size), path=path)
             grow(path, n, source)
             print(f"{n} images made in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        os.sync()  # nothing is still being written while it is measured
         options_of = [("--measure", str(path), str(pictures)) for path in paths]
+        cold = []
+        for path, each in zip(paths, options_of, strict=True):
+            forget(path)
+            cold.append(run_apart(__file__, *each)["predict_seconds"])
         found = [[run_apart(__file__, *each) for each in options_of] for _ in range(rounds)]
     rows = [median_of(same) for same in zip(*found, strict=True)]
-    for row in rows:
+    for row, seconds in zip(rows, cold, strict=True):
+        row["cold_seconds"] = seconds
         row["ratio"] = row["predict_seconds"] / rows[1]["predict_seconds"]
         row["again_ratio"] = row["again_seconds"] / rows[1]["again_seconds"]
     return finish("scale", rows, COLUMNS, options)
+
+
+def forget(path: Path) -> None:
+    """Have the system let go of what it holds of a model's files, where it can be told so."""
+    for file in path.glob("*.bin"):
+        with open(file, "rb") as opened:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def median_of(rows: Sequence[Row]) -> Row:

@@ -250,6 +250,24 @@ def decide(
     return made.make(), made
 
 
+def test_a_wide_gaussian_is_tried_beside_others_and_given_up_again():
+    settings = Spade().settings()
+    tried = candidates.after_search(settings, frozenset())
+    assert tried[0] == {}
+    pairs = [(changes["smoothing"], changes["wide_smoothing"]) for changes in tried[1:]]
+    assert {(2.0, 24.0), (4.0, 24.0), (8.0, None)} <= set(pairs)
+    assert (4.0, None) not in pairs  # what it is already
+    later = candidates.after_search({**settings, "smoothing": 4.0, "wide_smoothing": 24.0}, frozenset())
+    assert {"smoothing": 4.0, "wide_smoothing": None} in later
+    assert len(set(pairs)) == len(pairs) == len(later) - 1
+
+
+@pytest.mark.parametrize("changes", [{"smoothing": 3.0}, {"wide_smoothing": 30.0}])
+def test_smoothing_that_was_chosen_stays(changes):
+    settings = Spade(**changes).settings()
+    assert candidates.after_search(settings, candidates.fixed_by_user(settings)) == [{}]
+
+
 def test_a_clearly_better_value_is_taken(monkeypatch):
     chosen, made = decide(monkeypatch, {1: 0.8, 3: 0.9, 5: 0.85})
     assert chosen == {"pooling": 3}

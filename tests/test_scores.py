@@ -57,6 +57,18 @@ def test_without_smoothing_the_map_is_bilinear():
     assert found.dtype == np.float32
 
 
+def test_a_second_gaussian_gives_the_mean_of_both_maps():
+    distances = np.random.default_rng(0).random((12, 16))
+    narrow, wide, both = (
+        smooth_map(distances, (48, 64), **sigmas)
+        for sigmas in ({"sigma": 2.0}, {"sigma": 9.0}, {"sigma": 2.0, "wide": 9.0})
+    )
+    np.testing.assert_allclose(both, (narrow + wide) / 2, rtol=1e-6)
+    assert np.abs(both - narrow).max() > 0.01
+    sharp = smooth_map(distances, (48, 64), sigma=0.0)
+    np.testing.assert_allclose(smooth_map(distances, (48, 64), sigma=0.0, wide=9.0), (sharp + wide) / 2, rtol=1e-6)
+
+
 def test_smoothing_keeps_constants_and_never_goes_below_zero():
     np.testing.assert_allclose(smooth_map(np.full((5, 7), 3.0), (40, 56), sigma=4.0), 3.0, rtol=1e-5)
     assert smooth_map(np.eye(9) * 1e-30, (72, 72), sigma=4.0).min() >= 0

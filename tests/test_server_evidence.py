@@ -27,6 +27,7 @@ MODELS = {
     "cropped": {"image_size": 80, "crop": 64},
     "ensemble": {"pyramid": "ensemble"},
     "several": {"kappa": 3, "smoothing": 0.0},
+    "wide": {"wide_smoothing": 12.0},
 }
 
 
