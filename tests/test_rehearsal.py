@@ -255,9 +255,9 @@ def test_a_wide_gaussian_is_tried_beside_others_and_given_up_again():
     tried = candidates.after_search(settings, frozenset())
     assert tried[0] == {}
     pairs = [(changes["smoothing"], changes["wide_smoothing"]) for changes in tried[1:]]
-    assert {(2.0, 24.0), (4.0, 24.0), (8.0, None)} <= set(pairs)
+    assert {(2.0, 32.0), (4.0, 32.0), (8.0, None)} <= set(pairs)
     assert (4.0, None) not in pairs  # what it is already
-    later = candidates.after_search({**settings, "smoothing": 4.0, "wide_smoothing": 24.0}, frozenset())
+    later = candidates.after_search({**settings, "smoothing": 4.0, "wide_smoothing": 32.0}, frozenset())
     assert {"smoothing": 4.0, "wide_smoothing": None} in later
     assert len(set(pairs)) == len(pairs) == len(later) - 1
 
