@@ -262,6 +262,12 @@ def test_a_wide_gaussian_is_tried_beside_others_and_given_up_again():
     assert len(set(pairs)) == len(pairs) == len(later) - 1
 
 
+def test_no_gaussian_is_tried_that_is_wider_than_the_view():
+    tried = candidates.after_search(Spade(image_size=16).settings(), frozenset())
+    assert len(tried) > 1
+    assert all(changes.get("wide_smoothing") is None for changes in tried)
+
+
 @pytest.mark.parametrize("changes", [{"smoothing": 3.0}, {"wide_smoothing": 30.0}])
 def test_smoothing_that_was_chosen_stays(changes):
     settings = Spade(**changes).settings()

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -126,6 +127,27 @@ def test_bytes_of_rows_are_copied_or_told_to_be_missing(folder):
     os.truncate(folder.path / folder.header["arrays"]["rows"]["file"], 2 * ROWS[0].nbytes)
     with pytest.raises(ModelError, match=r"array 'rows' cannot be read: it is too short.*[Ll]oad it again"):
         folder.copy("rows", 1, 3)
+
+
+def test_threads_that_copy_and_map_do_not_disturb_each_other(folder):
+    """They read one open file: whoever moved its offset would give the others wrong bytes."""
+    wrong = []
+
+    def copy(row):
+        for _ in range(2000):
+            if folder.copy("rows", row, row + 1) != ROWS[row].tobytes():
+                wrong.append(row)
+
+    def read():
+        for _ in range(500):
+            folder.read("rows")
+
+    threads = [threading.Thread(target=copy, args=(row,)) for row in range(4)] + [threading.Thread(target=read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 def test_rows_count_from_the_commit_on(folder):

@@ -112,6 +112,7 @@ class Retrieval:
             first = _lowest(bounds, 2 * k)  # these are nearly always the answer, and tell how far to look
         else:
             near = np.sort(_lowest(bounds, min(CLOSE * k, len(bounds) - 1)))
+            near = near[np.isfinite(bounds[near])]  # none that is excluded
             close = closer(near, np.float32(np.inf))
             if likely is not None:
                 likely(near[_lowest(close, k)] if len(near) > k else near)

@@ -8,6 +8,7 @@ pixels; passes of 20 ms and more are put right by the kernel's own balancing). W
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -28,18 +29,22 @@ def stand_apart(threads: Sequence[int]) -> None:
     """Move the calling thread off the core where one of these ran last, if another core is free of them. What it may run on stays as it is."""
     if not threads:
         return
-    try:
-        taken = {_core_of(thread) for thread in threads}
-        if _core_of(threading.get_native_id()) not in taken:
-            return
+    taken = {_core_of(thread) for thread in threads} - {None}
+    if _core_of(threading.get_native_id()) not in taken:
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another system: nothing depends on it
         allowed = os.sched_getaffinity(0)
         if allowed - taken:
-            os.sched_setaffinity(0, allowed - taken)
-            os.sched_setaffinity(0, allowed)
-    except (OSError, AttributeError, ValueError, IndexError):
-        return  # another system, or a thread that is no more: nothing depends on it
+            try:
+                os.sched_setaffinity(0, allowed - taken)
+            finally:
+                os.sched_setaffinity(0, allowed)
 
 
-def _core_of(thread: int) -> int:
-    with open(f"{TASKS}/{thread}/stat", "rb", buffering=0) as file:
-        return int(file.read().rpartition(b")")[2].split()[CORE])
+def _core_of(thread: int) -> int | None:
+    """Where a thread ran last; None of one that is no more, or where the system does not tell."""
+    try:
+        with open(f"{TASKS}/{thread}/stat", "rb", buffering=0) as file:
+            return int(file.read().rpartition(b")")[2].split()[CORE])
+    except (OSError, ValueError, IndexError):
+        return None

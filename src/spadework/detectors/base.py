@@ -220,7 +220,7 @@ class Detector(Settings, Costs, ABC):
             yield from see_ahead(decoded, self._see_one, threads=2, ahead=ahead)
             return
         with self.backbone_.several(len(pictures)) as passes:
-            yield from see_ahead(decoded, self._see_one, threads=min(passes, len(pictures) - 1), ahead=ahead)
+            yield from see_ahead(decoded, self._see_one, threads=min(passes, max(0, len(pictures) - 1)), ahead=ahead)
 
     def _see_one(self, name: str, picture: Picture, decoded: Decoded) -> Seen | Failure:
         try:

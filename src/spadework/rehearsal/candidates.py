@@ -145,7 +145,7 @@ def after_search(settings: Mapping[str, Any], fixed: frozenset[str]) -> list[Cha
         now = (settings["smoothing"], settings["wide_smoothing"])
         tried = [*((value, None) for value in SMOOTHINGS), *((value, WIDE) for value in WITH_WIDE)]
         found += [{"smoothing": value, "wide_smoothing": wide} for value, wide in tried if (value, wide) != now]
-    return found
+    return [changes for changes in found if not changes or _allowed({**settings, **changes})]
 
 
 def other_scores(settings: Mapping[str, Any], fixed: frozenset[str]) -> list[Changes]:

@@ -35,7 +35,7 @@ from spadework.prediction import Prediction
 from spadework.scores import smooth_map, to_picture
 from spadework.server.database import HistoryError
 
-VERSION = 1
+VERSION = 2  # of what has a wide_smoothing, which who reads up to 1 would leave out; the rest is of version 1
 MATCH = ("match_image", "match_y", "match_x", "match_distance")
 
 
@@ -130,7 +130,7 @@ class Evidence:
     def to_bytes(self) -> bytes:
         """Return the file's content."""
         about = {
-            "version": VERSION,
+            "version": 1 if self.wide_smoothing is None else VERSION,
             "size": list(self.size),
             "view": {
                 "resize": list(self.view.resize),
