@@ -131,6 +131,7 @@ def test_bytes_of_rows_are_copied_or_told_to_be_missing(folder):
 
 def test_threads_that_copy_and_map_do_not_disturb_each_other(folder):
     """They read one open file: whoever moved its offset would give the others wrong bytes."""
+    folder.hold()
     wrong = []
 
     def copy(row):
