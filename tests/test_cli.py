@@ -485,6 +485,8 @@ def test_measuring_on_learnt_pictures_is_warned_of(parts, fitted, tmp_path):
         ("weights=a,b.pth", "a,b.pth"),
         ("kappa=3", 3),
         ("weights=null", None),
+        ("wide_smoothing=None", None),
+        ("align=none", "none"),
     ],
 )
 def test_values_of_settings_are_numbers_lists_sizes_or_text(text, value):

@@ -516,6 +516,7 @@ def test_the_paper_s_settings_to_the_letter():
         "kappa": 1,
         "image_score": "nearest-images",
         "smoothing": 4.0,
+        "wide_smoothing": None,
         "max_false_alarms": 0.01,
         "calibration_images": 100,
         "storage": "float32",

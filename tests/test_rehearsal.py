@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from spadework import Spade, evaluate, load, open_backbone, open_dataset, rehearsal, write_report
 from spadework.cli.app import app
+from spadework.cli.tuning import tuning_line
 from spadework.datasets.synthetic import write_dataset
 from spadework.detectors import get_detector
 from spadework.errors import InputError
@@ -396,6 +397,19 @@ def test_a_fit_that_fails_after_tuning_leaves_the_settings(quick, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         detector.fit(normal_pictures(9), tune=True)
     assert detector.settings() == before
+
+
+def test_the_line_on_tuning_tells_what_it_costs_and_what_it_had_no_time_for():
+    row = {"gain": 0.02, "standard_error": 0.004}
+    tried = [{**row, "changes": {}, "cost": 31.0}, {**row, "changes": {"pooling": 3}, "cost": 32.0}]
+    told = {"planted": 9, "tested": 3, "seconds": 5.0, "tried": tried, "chosen": {"pooling": 3}, "left_out": []}
+    assert "times as long" not in tuning_line(told)
+    tried.append({**row, "changes": {"image_size": 384}, "cost": 93.0})
+    told |= {"chosen": {"image_size": 384}, "left_out": [{"kappa": 3}, {"kappa": 5}]}
+    line = tuning_line(told)
+    assert "; a new picture takes about 3 times as long (" in line
+    assert "2 settings left out for want of time: a longer --tune-minutes tries them" in line
+    assert "left out for want of time" in tuning_line(told | {"chosen": {}})
 
 
 def test_what_cannot_be_tuned_says_so():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import cv2
 import numpy as np
 import pytest
 
+from spadework import Spade
+from spadework.errors import InputError
 from spadework.images import View
 from spadework.scores import find_regions, smooth_map, to_picture
 
@@ -67,6 +70,24 @@ def test_a_second_gaussian_gives_the_mean_of_both_maps():
     assert np.abs(both - narrow).max() > 0.01
     sharp = smooth_map(distances, (48, 64), sigma=0.0)
     np.testing.assert_allclose(smooth_map(distances, (48, 64), sigma=0.0, wide=9.0), (sharp + wide) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"wide_smoothing": 4.0}, "wide_smoothing must be larger than smoothing, 4, not 4. Leave it out for none"),
+        ({"wide_smoothing": 0}, "wide_smoothing must be larger than smoothing, 4, not 0. Leave it out for none"),
+        ({"wide_smoothing": 100.0, "image_size": 96}, "wide_smoothing must be at most 96, the side of what"),
+        ({"wide_smoothing": 2000.0}, "wide_smoothing must be at most 1024"),
+        ({"wide_smoothing": -1.0}, "wide_smoothing must be finite and at least 0"),
+        ({"wide_smoothing": True}, "wide_smoothing must be a number, not True"),
+        ({"smoothing": True}, "smoothing must be a number, not True"),
+        ({"search_radius": True}, "search_radius must be a number, not True"),
+    ],
+)
+def test_sigmas_that_make_no_sense_are_told_by_their_rule(changes, rule):
+    with pytest.raises(InputError, match=re.escape(rule)):
+        Spade(**changes)._check_settings()
 
 
 def test_smoothing_keeps_constants_and_never_goes_below_zero():

@@ -78,6 +78,8 @@ def existing(path: str | Path, name: str) -> Path:
 
 
 def _float(value: object, name: str) -> float:
+    if isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be a number, not {value!r}.")
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:

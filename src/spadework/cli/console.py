@@ -61,10 +61,13 @@ def check_target(target: str | None) -> None:
         raise OutputError(f"{path}: {why}.")
 
 
-def present_bill(bill: Bill, *, dry_run: bool, as_json: bool) -> None:
-    """Tell what work will take. Of a dry run it is the result, with its stages; else a line about the work, and more only where it is too much."""
+def present_bill(bill: Bill, *, dry_run: bool, as_json: bool, before: Mapping[str, Any] | None = None) -> None:
+    """Tell what work will take. Of a dry run it is the result, with its stages; else a line about the work, and more only where it is too much.
+
+    before: what comes before that work, for the JSON.
+    """
     if dry_run and as_json:
-        say_json(bill.to_json())
+        say_json(bill.to_json() | dict(before or {}))
         return
     tell = say if dry_run else note
     tell(str(bill))
@@ -167,7 +170,7 @@ def _least(words: Sequence[str]) -> int:
 
 
 def settings_from(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read NAME=VALUE pairs; values are JSON (256, true, [1, 2]), numbers with commas (1,2) or a size (480x640); anything else is text."""
+    """Read NAME=VALUE pairs; values are JSON (256, true, [1, 2]), None, numbers with commas (1,2) or a size (480x640); anything else is text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -179,6 +182,8 @@ def settings_from(pairs: Iterable[str]) -> dict[str, Any]:
 
 def _setting_value(text: str) -> Any:
     listed = f"[{text.strip().strip('()')}]" if "," in text else re.sub(r"^(\d+)x(\d+)$", r"[\1, \2]", text.strip())
+    if text.strip() == "None":  # as `spadework detectors NAME` prints it
+        return None
     for each in (text, listed):
         try:
             return json.loads(each)

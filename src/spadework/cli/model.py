@@ -50,7 +50,7 @@ def fit(
         bool,
         typer.Option(
             "--tune",
-            help="First find the settings that suit these pictures, by defects planted on them; see docs/tuning.md. Those you give stay.",
+            help="First find the settings that suit these pictures, by defects planted on them: docs/tuning.md. What you give, but defaults, stays.",
         ),
     ] = False,
     tune_minutes: Annotated[
@@ -77,7 +77,8 @@ def fit(
     chosen = options.chosen_settings(settings, **given, storage=storage, threads=threads)
     model = make_detector(detector, chosen, paper=paper)
     minutes = tuning_minutes(model, tune, tune_minutes, normal)
-    _say_bill(model, normal, output, dry_run=dry_run, as_json=as_json)
+    before = {"tuning_seconds_at_most": 60 * minutes} if tune else {}
+    _say_bill(model, normal, output, before, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     with progress_bar() as progress, warnings.catch_warnings(record=True) as warned:
@@ -121,12 +122,14 @@ def _placing_advice(model: Detector) -> str | None:
     return str(found) if found is not None and found.advice is not None else None
 
 
-def _say_bill(model: Detector, normal: list[Path], output: Path, *, dry_run: bool, as_json: bool) -> None:
+def _say_bill(
+    model: Detector, normal: list[Path], output: Path, before: dict[str, Any], *, dry_run: bool, as_json: bool
+) -> None:
     """Say what the fit will take: a line about the work, or, of a dry run, the result."""
     from spadework.estimates import estimate, is_worth_telling
 
     if dry_run or is_worth_telling(model, normal):
-        present_bill(estimate(model, normal, path=output), dry_run=dry_run, as_json=as_json)
+        present_bill(estimate(model, normal, path=output), dry_run=dry_run, as_json=as_json, before=before)
 
 
 def _index_line(index: dict[str, Any]) -> str:

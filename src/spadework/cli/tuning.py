@@ -21,13 +21,21 @@ def tuning_line(tuning: Mapping[str, Any]) -> str:
         return (
             f"nothing could be tried within {tuning['budget_seconds'] / 60:.3g} min: settings stay as they are ({what})"
         )
+    if tuning["left_out"]:
+        what += f"; {len(tuning['left_out'])} settings left out for want of time: a longer --tune-minutes tries them"
     if not tuning["chosen"]:
         return f"no setting was clearly better than those given: they stay as they are ({what})"
     row = next(row for row in tuning["tried"] if row["changes"] == tuning["chosen"])
     return (
         f"chose {changes_text(tuning['chosen'])}: finds planted defects better by {row['gain']:.3f}, "
-        f"standard error {row['standard_error']:.3f} ({what})"
+        f"standard error {row['standard_error']:.3f}{_cost_text(row, tuning['tried'][0])} ({what})"
     )
+
+
+def _cost_text(row: Mapping[str, Any], start: Mapping[str, Any]) -> str:
+    """What a new picture costs with these settings, where it is another thing than with those given."""
+    ratio = row.get("cost", 1.0) / max(start.get("cost", 1.0), 1e-9)
+    return f"; a new picture takes about {ratio:.2g} times as long" if not 0.8 < ratio < 1.25 else ""
 
 
 def tuning_table(tuning: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from spadework import check
 from spadework.backbones.pieces import WHOLE, levels_in_pieces
-from spadework.canvas import LEAST, choose_canvas, is_auto
+from spadework.canvas import LEAST, MOST, choose_canvas, is_auto
 from spadework.detectors.base import Detector
 from spadework.errors import InputError
 from spadework.images import Picture, View
@@ -104,12 +104,19 @@ class PyramidDetector(NetworkDetector):
                 raise InputError(
                     f"levels names one twice, so level_weights is not clear: {self.levels!r}. Name each once."
                 )
-        for name in ("smoothing", "wide_smoothing"):
-            sigma = getattr(self, name)
-            if is_auto(self.image_size) and sigma is not None:
-                check.not_negative(sigma, name)  # how large pictures are is not known yet
-            elif sigma is not None:
-                check_smoothing(sigma, self._view(), name=name)
+        self._check_smoothing()
+
+    def _check_smoothing(self) -> None:
+        # With "auto" it is not known yet how large pictures are.
+        view = View((MOST, MOST)) if is_auto(self.image_size) else self._view()
+        check_smoothing(self.smoothing, view)
+        if self.wide_smoothing is None:
+            return
+        check_smoothing(self.wide_smoothing, view, name="wide_smoothing")
+        if self.wide_smoothing <= self.smoothing:
+            raise InputError(
+                f"wide_smoothing must be larger than smoothing, {self.smoothing:g}, not {self.wide_smoothing:g}. Leave it out for none."
+            )
 
     def _pyramid(self, view: np.ndarray) -> Pyramid:
         maps, vector = self._features(view)

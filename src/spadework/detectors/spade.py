@@ -67,7 +67,8 @@ class Spade(PyramidDetector):
         image_score: "map", the highest value of the smoothed map, or "nearest-images", the mean squared distance to the
             `image_k` nearest global vectors.
         smoothing: sigma of the Gaussian on the map, in pixels of the view.
-        wide_smoothing: of a second Gaussian; the map is then the mean of both blurred maps: small flaws by the one, large faint ones by the other.
+        wide_smoothing: sigma of a second, wider one, in pixels of the view; the map is then the mean of both: small flaws stand out by the one,
+            large faint ones by the other. None for no other.
         max_false_alarms: the share of normal pictures that may be called anomalous.
         calibration_images: at most this many normal images are left out in turn to set the threshold; 0 for no threshold.
         storage: "float32", or "float16" for half the room.
