@@ -15,6 +15,8 @@ from spadework.errors import InputError
 
 torch = pytest.importorskip("torch", reason="training needs the extra torch: torch is not installed")
 
+pytestmark = pytest.mark.slow  # training and exporting: its packages alone take seconds to import
+
 DEFECTIVE = defective_picture()[0]
 TINY = {"image_size": 32, "batch_size": 4, "held_out": 0, "width": 4, "latent": 8, "examples": 4, "learning_rate": 0.01}
 STILL = {"rotation": 0, "shift": 0, "threads": 1}

@@ -195,6 +195,7 @@ def test_every_method_has_a_bill(name, monkeypatch):
 # ---------------------------------------------------------------- benchmarks and commands
 
 
+@pytest.mark.slow
 def test_runs_are_added_up(tmp_path):
     for name in ("bolt", "nut"):
         mvtec_category(tmp_path, name, train=4)

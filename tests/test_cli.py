@@ -67,6 +67,7 @@ def own(fitted, tmp_path) -> Path:
     return Spade.load(fitted).save(tmp_path / "own.spade")
 
 
+@pytest.mark.slow
 def test_help_names_every_command():
     done = run_plainly("--help")
     assert done.returncode == 0
@@ -98,6 +99,7 @@ def test_predict_tells_verdicts(fitted, parts):
     assert "2 inspected, 1 anomalous, 0 failed" in done.stderr
 
 
+@pytest.mark.slow
 def test_predict_json_equals_python(fitted, parts):
     done = run_plainly("predict", fitted, parts / "new", "--json", "--explain")
     found = only_json(done)["predictions"]
@@ -235,6 +237,7 @@ def test_bad_input_exits_with_2_and_a_sentence(arguments, words, parts, fitted, 
     assert not (tmp_path / "a.spade").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_fit_leaves_nothing(parts, tmp_path):
     write_pictures(tmp_path / "many", normal_pictures(60))
     command = [
@@ -265,6 +268,7 @@ def test_a_closed_pipe_is_no_error(fitted, parts):
     assert done.stdout.startswith("spade:")
 
 
+@pytest.mark.slow
 def test_detectors_are_a_table_and_each_tells_all():
     names = [each["name"] for each in only_json(run("detectors", "--json"))["detectors"]]
     lines = run("detectors").stdout.splitlines()
@@ -359,6 +363,7 @@ def test_detectors_that_need_a_missing_part_are_still_listed(monkeypatch, capsys
     assert "absent: detector 'absent' needs the extra 'torch': install it with  pip install" in shown.err
 
 
+@pytest.mark.slow
 def test_lists_as_json():
     found = {each["name"]: each["settings"] for each in only_json(run("detectors", "--json"))["detectors"]}
     assert {"spade", "patchcore"} <= set(found)

@@ -75,6 +75,7 @@ def test_links_inside_the_docs_lead_somewhere():
             assert (folder / target).exists(), f"{name}: {target}"
 
 
+@pytest.mark.slow
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
     """The blocks run in order on rendered parts, in a folder that has what they name."""
     from builders import defective_picture, normal_pictures, write_pictures

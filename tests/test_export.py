@@ -27,6 +27,8 @@ torchvision_shim.make_importable()
 timm = pytest.importorskip("timm", reason="exporting needs the extra timm: timm is not installed")
 torchvision = pytest.importorskip("torchvision", reason="exporting needs the extra timm: no torchvision")
 
+pytestmark = pytest.mark.slow  # training and exporting: its packages alone take seconds to import
+
 SMALL = "test_resnet"  # timm's own network for tests: 4 stages as in a ResNet, 0.4 million weights
 LAYERS = ("layer1", "layer2", "layer3")
 

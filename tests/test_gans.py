@@ -14,6 +14,8 @@ from spadework.errors import InputError
 
 torch = pytest.importorskip("torch", reason="training needs the extra torch: torch is not installed")
 
+pytestmark = pytest.mark.slow  # training and exporting: its packages alone take seconds to import
+
 TINY = {"image_size": 32, "batch_size": 4, "held_out": 0, "width": 4, "latent": 8, "threads": 1, "epochs": 1}
 SEARCH = {"examples": 4, "search_steps": 10, "search_rate": 0.1}
 DEFECTIVE, MASK = defective_picture()

@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch", reason="training needs the extra torch: tor
 
 from spadework.detectors.dirichlet import fit_dirichlet  # noqa: E402
 
+pytestmark = pytest.mark.slow  # training and exporting: its packages alone take seconds to import
+
 TINY = {"image_size": 8, "widen": 1, "epochs": 1, "batch_size": 32, "held_out": 0, "threads": 1}
 
 

@@ -11,6 +11,8 @@ from spadework.errors import InputError
 
 torch = pytest.importorskip("torch", reason="training needs the extra torch: torch is not installed")
 
+pytestmark = pytest.mark.slow  # training and exporting: its packages alone take seconds to import
+
 TINY = {"image_size": 32, "batch_size": 4, "held_out": 0, "width": 4, "threads": 1, "epochs": 2}
 PICTURES = normal_pictures(4)
 

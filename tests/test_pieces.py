@@ -31,6 +31,7 @@ def farthest(ours, theirs) -> float:
     return max(float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.slow
 def test_pieces_agree_with_the_whole_and_less_overlap_would_not_do(embedded):
     view = rng_of("pieces").integers(0, 256, (416, 480, 3), np.uint8)
     whole = embedded.levels_of(view)

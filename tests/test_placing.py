@@ -50,6 +50,7 @@ def test_aligned_parts(boards):
     assert found.spacing == 8
 
 
+@pytest.mark.slow
 def test_parts_that_are_a_little_out_of_place_need_more(boards):
     close, far = fitted(boards).alignment(), fitted(laid(boards, shift=14)).alignment()
     shares = [(row.share, other.share) for row, other in zip(close.rows, far.rows, strict=True)]
@@ -57,6 +58,7 @@ def test_parts_that_are_a_little_out_of_place_need_more(boards):
     assert far.best is None or far.best.radius > close.best.radius
 
 
+@pytest.mark.slow
 def test_turned_parts_and_textures_are_not_aligned(boards):
     for pictures in (laid(boards, turn=180), [render("weave", index=index, size=128)[0] for index in range(16)]):
         found = fitted(pictures).alignment()

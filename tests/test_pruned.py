@@ -185,6 +185,7 @@ def test_pieces_are_all_queries_once_and_enough_for_all_threads(count, threads):
     assert threads == 1 or edges[-1] - edges[-2] <= pruned.PIECE  # short at the end: nobody waits long for the last
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_pruned_the_search_gives_up(monkeypatch):
     monkeypatch.setattr(pruned, "FEW", 0)
     called = []

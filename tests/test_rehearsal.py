@@ -356,6 +356,7 @@ def settings_of(found) -> dict:
     return {name: value for name, value in found.settings().items() if name != "threads"}
 
 
+@pytest.mark.slow
 def test_a_tuned_model_is_one_that_was_given_what_was_chosen(quick, tmp_path):
     pictures = normal_pictures(10)
     steps = []
@@ -422,6 +423,7 @@ def test_what_cannot_be_tuned_says_so():
         Spade(**TINY).fit(normal_pictures(3), tune=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_tunes_and_tells(quick, tmp_path):
     write_pictures(tmp_path / "good", normal_pictures(10))
     model, given = tmp_path / "part.spade", [f"--set={name}={value}" for name, value in TINY.items()]
@@ -454,6 +456,7 @@ def test_a_model_that_was_not_tuned_has_no_table(saved):
     assert json.loads(CliRunner().invoke(app, ["info", str(saved), "--json"]).stdout)["tuning"] is None
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_was_tried(quick, tmp_path):
     data = write_dataset(tmp_path / "parts", categories=["gear"], n_train=9, n_good=2, n_per_defect=1, size=64)
     model = Spade(**TINY).fit([sample.path for sample in data.categories[0].train], tune=True)

@@ -174,6 +174,7 @@ def test_faults_cost_their_own_row(root, faulty, results):
         measure(root, "absent")
 
 
+@pytest.mark.slow
 def test_processes_that_die_cost_their_own_row(root, faulty, results, temporary):
     found = measure(root, "killed", "exiting", "faulty", "spade", results=results, jobs=2)
     rows = {row["detector"]: row for row in found.rows}

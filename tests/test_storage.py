@@ -337,6 +337,7 @@ def failing_at(number: int, kind: int):
     return act
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("existing", [True, False])
 def test_a_failure_at_any_call_of_a_fit_leaves_the_old_model_and_no_drafts(tmp_path, monkeypatch, existing, temporary):
     target, pictures = tmp_path / "here" / "part.spade", normal_pictures(2)

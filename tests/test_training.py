@@ -21,6 +21,8 @@ augmentation, changes, export, loop, losses, network, statistics, vector = (
     for name in ("augmentation", "changes", "export", "loop", "losses", "network", "statistics", "vector")
 )
 
+pytestmark = pytest.mark.slow  # training and exporting: its packages alone take seconds to import
+
 TOOLS = Path(__file__).parents[1] / "tools"
 TINY = Recipe(widths=(8, 8, 16), depths=(1, 1, 1), canvases=6, epochs=2, pairs=2, search=1.0, rate=0.05)
 
